@@ -1,0 +1,129 @@
+"""What can go wrong, and what to do next.
+
+Every error that leaves the fleet is one of these. Each has a stable `type`, an
+HTTP status, and room for the field at fault, the next move and the time after
+which trying again helps. They travel between processes as a `Problem` and
+reach clients as RFC 9457 documents.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+TYPE_PREFIX = "https://flotilla.dev/problems/"
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    next: str | None = None
+    retry_after_s: float | None = None
+
+
+class FlotillaError(Exception):
+    """The root of all errors that a caller may see."""
+
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something broke inside the fleet"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str | None = None,
+        next: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.next = next
+        self.retry_after_s = retry_after_s
+
+    def problem(self) -> Problem:
+        return Problem(
+            type=TYPE_PREFIX + self.slug,
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            field=self.field,
+            next=self.next,
+            retry_after_s=self.retry_after_s,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.detail} {self.next}" if self.next else self.detail
+
+
+class Refused(FlotillaError):
+    """The request is wrong as it stands; the person can mend it."""
+
+    slug, title, status = "refused", "The request can't be taken as it is", 422
+
+
+class TooLarge(FlotillaError):
+    slug, title, status = "too-large", "Larger than the limit", 413
+
+
+class Unauthenticated(FlotillaError):
+    slug, title, status = "unauthenticated", "No valid key or token", 401
+
+
+class Forbidden(FlotillaError):
+    slug, title, status = "forbidden", "Not allowed with this key or token", 403
+
+
+class NotFound(FlotillaError):
+    slug, title, status = "not-found", "There is no such thing here", 404
+
+
+class Conflict(FlotillaError):
+    """Someone else got there first: another owner, or other content under the same id."""
+
+    slug, title, status = "conflict", "In conflict with what is already recorded", 409
+
+
+class LimitReached(FlotillaError):
+    """The caller is over a limit of its own."""
+
+    slug, title, status = "limit-reached", "Over a limit", 429
+
+
+class Overloaded(FlotillaError):
+    """The fleet sheds load; nothing was accepted."""
+
+    slug, title, status = "overloaded", "The fleet is shedding load", 503
+
+
+class Unavailable(FlotillaError):
+    """Something the fleet depends on doesn't answer; nothing was lost."""
+
+    slug, title, status = "unavailable", "A part of the fleet doesn't answer", 503
+
+
+class Misconfigured(FlotillaError):
+    """The operator's settings or machine can't work; starting is refused."""
+
+    slug, title, status = "misconfigured", "The settings can't work", 500
+
+
+_BY_TYPE = {TYPE_PREFIX + c.slug: c for c in (FlotillaError, *FlotillaError.__subclasses__())}
+
+
+def error_of(problem: Problem) -> FlotillaError:
+    """The exception that `problem` was made from, so that it can be raised in another process."""
+    cls = _BY_TYPE.get(problem.type, FlotillaError)
+    return cls(
+        problem.detail,
+        field=problem.field,
+        next=problem.next,
+        retry_after_s=problem.retry_after_s,
+    )
