@@ -1,0 +1,38 @@
+"""`flotilla`: the fleet at the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from flotilla.cli import chat, doctor, down, knowledge, status, up
+from flotilla.cli.screen import fail
+from flotilla.core.errors import FlotillaError
+
+app = typer.Typer(
+    name="flotilla",
+    help="An actor runtime for fleets of AI agents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "up": up.up,
+    "down": down.down,
+    "status": status.status,
+    "chat": chat.chat,
+    "doctor": doctor.doctor,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(knowledge.app, name="knowledge")
+
+
+def main() -> None:
+    try:
+        app()
+    except FlotillaError as error:
+        fail(error)
+        sys.exit(1)

@@ -5,14 +5,18 @@ Every implementation behind a door passes the same contract tests (tests/contrac
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from flotilla.core.facts import Fact, Recorded
 from flotilla.core.generation import Generated, Prompt
+from flotilla.core.ids import ActorId
 from flotilla.core.knowledge import Document, Hit, Ingested, SearchMode
+from flotilla.core.members import Member
 
 Vectors = npt.NDArray[np.float32]
 
@@ -25,7 +29,7 @@ class Model(Protocol):
         """Name and version, as shown in `reply.completed.model`."""
         ...
 
-    def generate(self, prompt: Prompt) -> AsyncIterator[Generated]:
+    def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
         """Pieces as they are made, then exactly one `Finished`.
 
         Closing the iterator cancels the generation in the engine. Raises `Refused` for a prompt
@@ -82,3 +86,80 @@ class Knowledge(Protocol):
     async def ping(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class Journal(Protocol):
+    """The record: facts keyed by actor and `seq`, appended with the `seq` they expect.
+
+    The expected `seq` is the fence: of two hosts that both believe they own an actor, only one can write.
+    """
+
+    async def append(
+        self, actor: ActorId, expected: int, facts: Sequence[Fact], *, at: datetime, unfinished: bool
+    ) -> None:
+        """Records `facts` as `expected + 1 …`, all or none; durable when it returns.
+
+        `unfinished` says whether the actor has work to go on with, should its host die now.
+        Raises `Conflict` if the actor's last `seq` is not `expected`, `Unavailable` if the outcome is
+        unknown: the caller must read the journal again before it goes on.
+        """
+        ...
+
+    async def read(self, actor: ActorId, *, after: int = 0, limit: int | None = None) -> list[Recorded]:
+        """Facts with `seq > after`, in order."""
+        ...
+
+    async def unfinished(self) -> list[ActorId]:
+        """Actors of all tenants with work to go on with."""
+        ...
+
+    async def actors(
+        self, tenant: str, kind: str, *, before: str | None = None, limit: int = 50
+    ) -> list[tuple[ActorId, list[Recorded]]]:
+        """Newest first, by name, each with its first and its last fact."""
+        ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class HotLog(Protocol):
+    """What a customer has seen of a reply that is not yet in the record."""
+
+    async def append(self, actor: ActorId, turn: str, said: int, text: str) -> None:
+        """Adds `text` behind the `said` bytes (UTF-8) that are there.
+
+        Raises `Conflict` if there are more or fewer: another host goes on with this reply.
+        """
+        ...
+
+    async def read(self, actor: ActorId, turn: str) -> str: ...
+
+    async def forget(self, actor: ActorId, turn: str) -> None: ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Directory(Protocol):
+    """Who is alive and where: a member that stops beating is gone after a few seconds."""
+
+    async def beat(self, member: Member) -> None: ...
+
+    async def leave(self, member: Member) -> None: ...
+
+    async def members(self, role: str) -> list[Member]: ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Once(Protocol):
+    """Remembers what a client's idempotency key was first used for."""
+
+    async def claim(self, tenant: str, key: str, value: str) -> str:
+        """Remembers `value` under `key` for 24 h unless the key is known; returns what is remembered."""
+        ...

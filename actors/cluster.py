@@ -1,0 +1,124 @@
+"""Where actors meet Ray: the only module here that speaks it.
+
+Ray schedules processes onto machines and starts them again when they die. A process is made of a
+recipe, the name of a wiring function and its settings; every socket is opened where it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from typing import Any, Literal
+
+import msgspec
+import ray
+from ray.exceptions import RayError
+
+from actors.service import Service
+from flotilla.core.errors import Misconfigured, Unavailable
+from flotilla.core.members import Member
+
+NAMESPACE = "flotilla"
+RETRY_EVERY_S = 1.0
+
+State = Literal["starting", "up", "failed"]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    state: State
+    detail: str = ""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """`wire` names a function `MODULE:NAME` that makes a `Service` of the settings; `listen` is the
+    address for links, the node's own if empty."""
+
+    role: str
+    name: str
+    wire: str
+    settings: Any
+    listen: str = ""
+    cpus: float = 0.0
+    gpus: float = 0.0
+    resources: dict[str, float] = {}
+
+    @property
+    def actor_name(self) -> str:
+        return f"{self.role}:{self.name}"
+
+
+class Process:
+    """The body of a Ray actor: follows its recipe for as long as the process lives."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._status = Status(state="starting")
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def status(self) -> tuple[str, str]:
+        return self._status.state, self._status.detail
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                service = await self._wire()
+                address = self._recipe.listen or ray.util.get_node_ip_address()
+                await service.run(self._recipe.name, address, self._up)
+            except Misconfigured as error:
+                self._status = Status(state="failed", detail=str(error))
+                return
+            except Exception as error:
+                # Stores may come up after us, and may go while we run: what is broken is said, and tried again.
+                self._status = Status(state="starting", detail=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(RETRY_EVERY_S)
+
+    async def _wire(self) -> Service:
+        module, _, function = self._recipe.wire.partition(":")
+        return await getattr(importlib.import_module(module), function)(self._recipe.settings)
+
+    def _up(self, member: Member) -> None:
+        self._status = Status(state="up", detail=member.address)
+
+
+def start(recipe: Recipe) -> None:
+    """Starts the recipe's process somewhere in the cluster; one that is there already is left alone."""
+    options: dict[str, Any] = {
+        "name": recipe.actor_name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_concurrency": 1000,
+        "num_cpus": recipe.cpus,
+        "num_gpus": recipe.gpus,
+        "resources": recipe.resources,
+    }
+    ray.remote(Process).options(**options).remote(recipe)
+
+
+def status(recipe: Recipe, timeout_s: float = 2.0) -> Status:
+    """How far the recipe's process is; a process that is busy or being restarted is `starting`."""
+    try:
+        actor = ray.get_actor(recipe.actor_name, namespace=NAMESPACE)
+        state, detail = ray.get(actor.status.remote(), timeout=timeout_s)
+    except (ValueError, RayError) as error:
+        return Status(state="starting", detail=type(error).__name__)
+    return Status(state=state, detail=detail)
+
+
+def wait_up(recipe: Recipe, timeout_s: float) -> None:
+    """Raises `Misconfigured` with the process's own reason, `Unavailable` when the time is up."""
+    until, last = time.monotonic() + timeout_s, ""
+    while time.monotonic() < until:
+        now = status(recipe)
+        if now.state == "up":
+            return
+        if now.state == "failed":
+            raise Misconfigured(f"{recipe.actor_name} can't start: {now.detail}")
+        last = now.detail or last
+        time.sleep(0.2)
+    raise Unavailable(
+        f"{recipe.actor_name} was not up after {timeout_s:g} s ({last or 'no word from it'}).",
+        next="See the logs.",
+    )

@@ -1,0 +1,41 @@
+"""Where the time of a turn goes, for `reply.completed.timing`."""
+
+from __future__ import annotations
+
+from flotilla.core.facts import Timing
+from flotilla.core.generation import Finished
+
+
+class Stopwatch:
+    """Marks are readings of one monotonic clock, in seconds."""
+
+    def __init__(self, received: float) -> None:
+        self.received = received
+        self.begun: float | None = None
+        self.found: float | None = None
+        self.first: float | None = None
+        self.engine_first_ms = 0.0
+        self.engine_total_ms = 0.0
+
+    def finished(self, engine: Finished) -> None:
+        self.engine_first_ms = engine.first_token_ms
+        self.engine_total_ms = engine.total_ms
+
+    def timing(self, now: float) -> Timing:
+        begun = self.begun if self.begun is not None else now
+        found = self.found if self.found is not None else begun
+        first = self.first if self.first is not None else found
+        total, retrieval = _ms(now - self.received), _ms(found - begun)
+        return Timing(
+            queued=_ms(begun - self.received),
+            retrieval=retrieval,
+            prompt=max(0.0, round(_ms(first - found) - self.engine_first_ms, 2)),
+            first_token=round(self.engine_first_ms, 2),
+            generation=round(self.engine_total_ms - self.engine_first_ms, 2),
+            total=total,
+            overhead=round(total - retrieval - self.engine_total_ms, 2),
+        )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)

@@ -1,0 +1,100 @@
+"""Starts Ray's head on this machine, by its own command, in a folder and on ports of this fleet's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from flotilla.cli.local import MARK, Local, free_port
+from flotilla.core.errors import Unavailable
+
+OBJECT_STORE_BYTES = 100 << 20  # nothing large goes through it
+START_TIMEOUT_S = 90
+RESOURCES = {"host": 64, "gateway": 64, "librarian": 8, "model": 64}
+SOCKETS_MAX = 40_000
+FILES_WANTED = 131_072
+# HAProxy refuses to start without this many open files for each connection, and a few for itself.
+FILES_PER_SOCKET = 2.5
+FILES_SPARE = 200
+
+
+def start_head(local: Local, *, bind: str) -> str:
+    """Returns the address of the cluster. Raises `Unavailable` with what Ray said."""
+    port = free_port()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
+    options = {
+        "port": str(port),
+        "node-ip-address": "127.0.0.1",
+        "temp-dir": str(local.sockets / "ray"),
+        "include-dashboard": "false",
+        "num-cpus": str(os.cpu_count() or 1),
+        "object-store-memory": str(OBJECT_STORE_BYTES),
+        "resources": json.dumps(RESOURCES),
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run(
+        [*command, *words, "--disable-usage-stats"],
+        env=environment(local),
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+    (local.logs / "ray-start.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        raise Unavailable(f"Ray does not start: {done.stderr.strip()[-500:]}", next=f"See {local.logs}.")
+    return f"127.0.0.1:{port}"
+
+
+def raise_files_limit() -> int:
+    """Every socket is a file: lifts this process's limit, and so that of all it starts, as far as the
+    system lets it. Returns the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (max(hard, FILES_WANTED), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+        except (OSError, ValueError):  # only root may lift the hard limit
+            continue
+        return wanted
+    return hard
+
+
+def sockets_max(files: int) -> int:
+    """How many connections the ingress can take with `files` open files."""
+    return max(256, min(SOCKETS_MAX, int((files - FILES_SPARE) / FILES_PER_SOCKET)))
+
+
+def environment(local: Local) -> dict[str, str]:
+    """Of every process of the fleet. Serve's HAProxy settings are read from here; its defaults don't fit
+    chat (DESIGN, "Ingress") and its files would be shared by all fleets of the machine."""
+    haproxy = local.sockets / "h"
+    haproxy.mkdir(parents=True, exist_ok=True)
+    enabled = os.environ.get("FLOTILLA_HA_PROXY", "1") != "0"
+    return os.environ | {
+        MARK: local.name,
+        "FLOTILLA_HOME": str(local.home),
+        "PYTHONUNBUFFERED": "1",
+        # Whoever talks to this cluster shows the fleet's own token.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": local.secret("ray"),
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if enabled else "0",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if enabled else "0",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(sockets_max(raise_files_limit())),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+    }
+
+
+def logs(local: Local) -> Path:
+    return local.sockets / "ray" / "session_latest" / "logs"

@@ -1,0 +1,45 @@
+"""Who answers: an agent is a persona, the knowledge it may use, and how sure it must be."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    persona: str
+    greeting: str
+    collection: str
+    examples: tuple[str, ...] = ()
+    passages_max: int = 4
+    reply_tokens_max: int = 120
+    # Cosine of the best passage below which the agent doesn't try to answer (docs/decisions/0005).
+    similarity_min: float = 0.35
+    public: bool = True
+
+
+FLOTILLA = Agent(
+    name="flotilla",
+    persona="You are a helpful assistant who answers questions about Flotilla.",
+    greeting="Hello! I am an agent of this fleet. Ask me how it works.",
+    collection="flotilla",
+    examples=(
+        "What happens when a host is killed while it answers?",
+        "How do I import my own documents?",
+        "How does Flotilla cite its sources?",
+    ),
+)
+BANK = Agent(
+    name="bank",
+    persona="You are a helpful customer service assistant of Rho-Bank.",
+    greeting="Hello! Ask me about Rho-Bank's accounts and cards.",
+    collection="bank",
+    examples=(
+        "Which credit card has no annual fee?",
+        "How do I dispute a card transaction?",
+        "What is the interest rate of the Silver Plus savings account?",
+    ),
+)
+
+AGENTS = {agent.name: agent for agent in (FLOTILLA, BANK)}
+DEFAULT_AGENT = FLOTILLA.name

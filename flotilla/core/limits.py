@@ -1,0 +1,43 @@
+"""Every bound of the fleet, with its name and unit. Past a limit there is an error, never a silent loss."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    # What a client may send.
+    message_bytes_max: int = 64 * 1024
+    metadata_bytes_max: int = 8 * 1024
+    body_bytes_max: int = 256 * 1024
+    documents_body_bytes_max: int = 16 * 1024 * 1024
+    documents_per_call_max: int = 500
+    query_bytes_max: int = 16 * 1024
+    search_hits_max: int = 100
+    page_max: int = 500
+    unreadable_frames_max: int = 5
+
+    # What a session holds.
+    pending_turns_max: int = 16
+    messages_per_session_max: int = 10_000
+
+    # What waits for whom.
+    mailbox_signals_max: int = 256
+    follower_events_max: int = 2_000
+    link_window_items: int = 256
+    link_frame_bytes_max: int = 32 * 1024 * 1024
+    link_calls_max: int = 50_000
+    activations_max: int = 100_000
+
+    # Time.
+    ask_timeout_s: float = 15.0
+    model_patience_s: float = 120.0
+    retrieval_patience_s: float = 30.0
+    recover_every_s: float = 2.0
+    idle_after_s: float = 300.0
+    keep_open_every_s: float = 15.0
+    visitor_token_s: float = 12 * 3600.0
+    idempotency_s: float = 24 * 3600.0
+
+
+LIMITS = Limits()

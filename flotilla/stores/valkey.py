@@ -1,0 +1,199 @@
+"""Now: who is alive, and what customers have seen of replies under way. Valkey or Redis.
+
+The hot log of a reply is a string that grows by compare-and-append: the length that the writer
+believes in is the fence. (docs/decisions/0002 says why it isn't a stream.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import redis.asyncio as redis
+from redis import exceptions
+
+from flotilla.core.errors import Conflict, Misconfigured, Overloaded, Unavailable
+from flotilla.core.ids import ActorId
+from flotilla.core.limits import LIMITS
+from flotilla.core.members import Member
+
+HOT_LOG_KEPT_S = 3600
+BEAT_KEPT_MS = 3000
+WAITING_APPENDS_MAX = 20_000
+COMMAND_TIMEOUT_S = 2.0
+
+_DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
+
+# KEYS: the log. ARGV: bytes that are there, text, seconds to keep. Returns 1, or 0 if another writer was here.
+_APPEND = """
+if redis.call('STRLEN', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
+redis.call('APPEND', KEYS[1], ARGV[2])
+if ARGV[1] == '0' then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
+return 1
+"""
+
+
+def connect(url: str) -> redis.Redis:
+    """A client that opens its sockets where and when it is used."""
+    return redis.Redis.from_url(
+        url,
+        protocol=3,
+        socket_timeout=COMMAND_TIMEOUT_S,
+        socket_connect_timeout=COMMAND_TIMEOUT_S,
+        max_connections=16,
+    )
+
+
+@asynccontextmanager
+async def _translated():
+    try:
+        yield
+    except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
+        raise Misconfigured(
+            f"Redis refuses: {error}.", field="REDIS_URL", next="Check user and password."
+        ) from None
+    except _DOWN as error:
+        raise Unavailable(
+            f"Redis does not answer ({type(error).__name__}).",
+            next="Try again; nothing accepted is lost.",
+            retry_after_s=1.0,
+        ) from None
+    except exceptions.ResponseError as error:
+        raise Unavailable(
+            f"Redis refuses to write: {error}.", next="Free memory or disk.", retry_after_s=5.0
+        ) from None
+
+
+class _HotAppend(msgspec.Struct, frozen=True):
+    key: str
+    said: int
+    text: str
+    done: asyncio.Future[None]
+
+
+class ValkeyHotLog:
+    """Implements `HotLog`. Appends of many replies share round trips."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._script = client.register_script(_APPEND)
+        self._waiting: list[_HotAppend] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def append(self, actor: ActorId, turn: str, said: int, text: str) -> None:
+        if len(self._waiting) >= WAITING_APPENDS_MAX:
+            raise Overloaded(f"{WAITING_APPENDS_MAX} appends wait for the hot log.", retry_after_s=1.0)
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(_HotAppend(_hot_key(actor, turn), said, text, done))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        await done
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                async with _translated():
+                    results = await self._write(batch)
+            except (Unavailable, Misconfigured) as error:
+                results = [error] * len(batch)
+            for append, result in zip(batch, results, strict=True):
+                _settle(append, result)
+
+    async def _write(self, batch: Sequence[_HotAppend]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for append in batch:
+            await self._script([append.key], [append.said, append.text, HOT_LOG_KEPT_S], client=pipeline)
+        return await pipeline.execute(raise_on_error=False)
+
+    async def read(self, actor: ActorId, turn: str) -> str:
+        async with _translated():
+            value: Any = await self._client.get(_hot_key(actor, turn))
+        return value.decode() if value else ""
+
+    async def forget(self, actor: ActorId, turn: str) -> None:
+        async with _translated():
+            await self._client.unlink(_hot_key(actor, turn))
+
+    async def ping(self) -> None:
+        async with _translated():
+            await self._client.ping()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _settle(append: _HotAppend, result: object) -> None:
+    if append.done.done():
+        return
+    if result == 1:
+        append.done.set_result(None)
+    elif result == 0:
+        append.done.set_exception(Conflict("Another host goes on with this reply."))
+    elif isinstance(result, (Unavailable, Misconfigured)):
+        append.done.set_exception(result)
+    else:
+        append.done.set_exception(Unavailable(f"Redis refuses to write: {result}.", retry_after_s=5.0))
+
+
+def _hot_key(actor: ActorId, turn: str) -> str:
+    return f"flotilla:{{{actor}}}:hot:{turn}"
+
+
+class ValkeyDirectory:
+    """Implements `Directory`. A member's record is gone `BEAT_KEPT_MS` after its last beat."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    async def beat(self, member: Member) -> None:
+        async with _translated():
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.set(_member_key(member), msgspec.json.encode(member), px=BEAT_KEPT_MS)
+            pipeline.sadd(_role_key(member.role), member.name)
+            await pipeline.execute()
+
+    async def leave(self, member: Member) -> None:
+        async with _translated():
+            await self._client.delete(_member_key(member))
+            await self._client.srem(_role_key(member.role), member.name)
+
+    async def members(self, role: str) -> list[Member]:
+        async with _translated():
+            found: Any = await self._client.smembers(_role_key(role))
+            names = sorted(name.decode() for name in found)
+            keys = [f"{_role_key(role)}:{name}" for name in names]
+            values = await self._client.mget(keys) if keys else []
+        return [msgspec.json.decode(value, type=Member) for value in values if value]
+
+    async def ping(self) -> None:
+        async with _translated():
+            await self._client.ping()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _role_key(role: str) -> str:
+    return f"flotilla:members:{role}"
+
+
+def _member_key(member: Member) -> str:
+    return f"{_role_key(member.role)}:{member.name}"
+
+
+class ValkeyOnce:
+    """Implements `Once`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    async def claim(self, tenant: str, key: str, value: str) -> str:
+        async with _translated():
+            known: Any = await self._client.set(
+                f"flotilla:{{{tenant}}}:once:{key}", value, nx=True, get=True, ex=int(LIMITS.idempotency_s)
+            )
+        return known.decode() if known else value

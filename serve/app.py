@@ -1,0 +1,33 @@
+"""The gateway's ASGI application: the routes, and nothing that waits before a request comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from serve import problems
+from serve.limiter import BodyLimit
+from serve.routes import health, knowledge, live, page, sessions
+from serve.settings import Settings
+from serve.wiring import Doors
+
+
+def create_app(settings: Settings) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        doors = Doors(settings)
+        app.state.doors = doors
+        keeping = asyncio.create_task(doors.roster.run())
+        yield
+        keeping.cancel()
+        await doors.aclose()
+
+    app = FastAPI(title="Flotilla", version="1", lifespan=lifespan, redoc_url=None)
+    app.add_middleware(BodyLimit)
+    problems.install(app)
+    for module in (sessions, live, knowledge, health, page):
+        app.include_router(module.router)
+    return app

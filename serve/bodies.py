@@ -1,0 +1,78 @@
+"""What clients send, checked. Unknown fields are refused, so that a typo is not lost in silence."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from flotilla.core.errors import Refused, TooLarge
+from flotilla.core.limits import LIMITS
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OpenSession(_Body):
+    agent: str | None = None
+    channel: str = Field("api", max_length=64)
+    customer: str | None = Field(None, max_length=256)
+    metadata: dict[str, Any] = {}
+
+
+class PostMessage(_Body):
+    id: str
+    text: str
+    attachments: list[dict[str, Any]] = Field([], max_length=0, description="Not taken yet: must be empty.")
+
+
+class Visit(_Body):
+    agent: str | None = None
+
+
+class DocumentBody(_Body):
+    id: str = Field(min_length=1, max_length=256)
+    title: str = Field("", max_length=1024)
+    text: str
+
+
+class Documents(_Body):
+    documents: list[DocumentBody] = Field(min_length=1, max_length=LIMITS.documents_per_call_max)
+
+
+class SearchQuery(_Body):
+    query: str
+    limit: int = Field(10, ge=1, le=LIMITS.search_hits_max)
+    mode: Literal["hybrid", "bm25", "vector"] = "hybrid"
+
+
+def check_text(text: str, *, field: str = "text", bytes_max: int = LIMITS.message_bytes_max) -> None:
+    """Raises `Refused` for text that has no UTF-8 form, `TooLarge` past the limit."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise Refused(
+            f"`{field}` has half a surrogate pair.", field=field, next="Send whole characters."
+        ) from None
+    if size > bytes_max:
+        raise TooLarge(
+            f"`{field}` has {size} bytes; at most {bytes_max} fit.", field=field, next="Send less."
+        )
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    check_text(msgspec.json.encode(metadata).decode(), field="metadata", bytes_max=LIMITS.metadata_bytes_max)
+
+
+def parse_place(text: str | None, *, field: str) -> tuple[int, int | None]:
+    """`SEQ` or `SEQ:OFFSET`, as in SSE ids; (0, None) for nothing."""
+    if not text:
+        return 0, None
+    seq, _, offset = text.partition(":")
+    if not seq.isdecimal() or (offset and not offset.isdecimal()) or len(text) > 32:
+        raise Refused(
+            f"`{field}` is SEQ or SEQ:OFFSET.", field=field, next="Send the last id that you have seen."
+        )
+    return int(seq), int(offset) if offset else None

@@ -1,0 +1,89 @@
+"""Puts a fleet onto a Ray cluster: `python -m serve.deploy`, with its settings in the environment.
+
+Says each step on standard output, a JSON object a line, for whoever shows them to a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import msgspec
+import ray
+
+from actors import cluster
+from actors.cluster import Recipe
+from flotilla.core.errors import FlotillaError
+from flotilla.stores.postgres import migrate
+from serve import gateway
+from serve.settings import Settings, read_settings
+from serve.wiring import weights_of
+
+UP_TIMEOUT_S = 240.0
+HOST_UP_TIMEOUT_S = 60.0
+
+
+def recipes(settings: Settings) -> list[Recipe]:
+    """The processes of a fleet, the slow ones first."""
+    gpus = 1.0 if settings.model != "scripted" and ray.cluster_resources().get("GPU") else 0.0
+    hosts = [_recipe(settings, "host", n) for n in range(settings.hosts)]
+    return [_recipe(settings, "model", 0, gpus), _recipe(settings, "librarian", 0), *hosts]
+
+
+def _recipe(settings: Settings, role: str, n: int, gpus: float = 0.0) -> Recipe:
+    """Each role is a resource of the nodes that may run it (cluster.yaml)."""
+    return Recipe(
+        role=role,
+        name=f"{role}-{n}",
+        wire=f"serve.wiring:{role}",
+        settings=settings,
+        listen=settings.listen,
+        gpus=gpus,
+        resources={role: 1},
+    )
+
+
+def deploy(settings: Settings) -> None:
+    _say("schema", "begun")
+    asyncio.run(migrate(settings.database_url))
+    _say("schema", "done")
+    _say("weights", "begun")
+    if settings.model != "scripted":
+        weights_of(settings)
+    _say("weights", "done")
+    parts = recipes(settings)
+    for recipe in parts:
+        _say(recipe.actor_name, "begun")
+        cluster.start(recipe)
+    _say("gateway", "begun")
+    gateway.run(settings)
+    _say("gateway", "done")
+    for recipe in reversed(parts):
+        cluster.wait_up(recipe, UP_TIMEOUT_S if recipe.role == "model" else HOST_UP_TIMEOUT_S)
+        _say(recipe.actor_name, "done")
+
+
+def _say(step: str, state: str, detail: str = "") -> None:
+    print(msgspec.json.encode({"step": step, "state": state, "detail": detail}).decode(), flush=True)  # noqa: T201
+
+
+def main() -> None:
+    settings = read_settings()
+    ray.init(
+        address=os.environ["FLOTILLA_RAY_ADDRESS"],
+        namespace=cluster.NAMESPACE,
+        _node_ip_address=os.environ["FLOTILLA_RAY_ADDRESS"].rpartition(":")[0],
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        deploy(settings)
+    except FlotillaError as error:
+        _say("deploy", "failed", str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Bodies over the limit are refused before they are read into memory."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flotilla.core.errors import TooLarge
+from flotilla.core.limits import LIMITS
+from serve import problems
+
+
+class BodyLimit:
+    """ASGI middleware. Documents may be larger than other bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        limit = _limit(scope["path"])
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit)
+            return message
+
+        declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > limit:
+            return await problems.response(_too_large(limit).problem())(scope, receive, send)
+        return await self._app(scope, counted, send)
+
+
+def _limit(path: str) -> int:
+    return LIMITS.documents_body_bytes_max if path.endswith("/documents") else LIMITS.body_bytes_max
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is over {limit} bytes.", field="body", next="Send less at once.")

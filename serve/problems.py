@@ -1,0 +1,74 @@
+"""Errors as RFC 9457 documents, whoever raised them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from flotilla.core.errors import FlotillaError, NotFound, Problem, Refused
+from serve.doors import doors_of
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def response(problem: Problem) -> Response:
+    headers = {}
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(msgspec.json.encode(problem), problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(FlotillaError, _on_flotilla_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_flotilla_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, FlotillaError)
+    return response(error.problem())
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    field = ".".join(path) or "body"
+    if first["type"] == "json_invalid":
+        return response(
+            Refused("The body is not valid JSON.", field="body", next="Send a JSON object.").problem()
+        )
+    return response(
+        Refused(f"`{field}`: {first['msg']}.", field=field, next="See /docs for what fits.").problem()
+    )
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return response(NotFound(f"There is nothing at {request.url.path}.", next="See /docs.").problem())
+    if error.status_code == 400:
+        problem = Refused("The body can't be read as UTF-8 JSON.", field="body", next="Send JSON in UTF-8.")
+        return response(problem.problem())
+    slug = str(error.detail).lower().replace(" ", "-")
+    return response(
+        Problem(
+            type=f"https://flotilla.dev/problems/{slug}",
+            title=str(error.detail),
+            status=error.status_code,
+            detail=f"{error.detail} at {request.url.path}.",
+        )
+    )
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    doors_of(request).log.error("request.broke", path=request.url.path, exc_info=error)
+    return response(FlotillaError("The request could not be answered.", next="Try again.").problem())

@@ -1,0 +1,148 @@
+"""Conversations over HTTP: open, post, read, interrupt, close."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from flotilla.core import signals
+from flotilla.core.agents import DEFAULT_AGENT
+from flotilla.core.errors import Conflict, NotFound
+from flotilla.core.ids import ActorId, new_id
+from flotilla.core.limits import LIMITS
+from flotilla.views import events
+from flotilla.views.sessions import listed
+from serve import auth, streams
+from serve.auth import Anyone, Principal, Tenant
+from serve.bodies import OpenSession, PostMessage, check_metadata, check_text
+from serve.doors import doors_of
+from serve.wiring import Doors
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+
+def json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+@router.post("", status_code=201)
+async def open_session(
+    request: Request,
+    who: Tenant,
+    body: OpenSession,
+    idempotency_key: Annotated[str | None, Header(max_length=256)] = None,
+) -> Response:
+    """Opens a session; with an `Idempotency-Key`, the same session for 24 h."""
+    doors = doors_of(request)
+    check_metadata(body.metadata)
+    name = await _session_name(doors, who.tenant, idempotency_key, body)
+    view = await doors.fleet.open(who.actor(name), opening(body))
+    return json(with_token(doors, who, view), 201)
+
+
+def opening(body: OpenSession) -> signals.Open:
+    return signals.Open(
+        agent=body.agent or DEFAULT_AGENT,
+        channel=body.channel,
+        customer=body.customer,
+        metadata=body.metadata,
+    )
+
+
+def with_token(doors: Doors, who: Principal, view: signals.SessionView) -> dict[str, Any]:
+    """The session, and a token that its visitor's browser may have."""
+    token, until = auth.issue(doors.settings, who.tenant, view.id)
+    expires_at = events.stamp(datetime.fromtimestamp(until, UTC))
+    return msgspec.to_builtins(view) | {"token": token, "expires_at": expires_at}
+
+
+async def _session_name(doors: Doors, tenant: str, key: str | None, body: OpenSession) -> str:
+    name = new_id("s")
+    if key is None:
+        return name
+    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:16]
+    known, _, first = (await doors.once.claim(tenant, f"open:{key}", f"{name} {digest}")).partition(" ")
+    if first != digest:
+        raise Conflict(
+            "This Idempotency-Key came with another body before.",
+            field="Idempotency-Key",
+            next="Use a new key for a new request.",
+        )
+    return known
+
+
+@router.get("")
+async def list_sessions(
+    request: Request,
+    who: Tenant,
+    limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = 50,
+    cursor: str | None = None,
+) -> Response:
+    """Newest first. `next` is the cursor of the page after this one, null on the last."""
+    journal = await doors_of(request).journal()
+    found = await journal.actors(who.tenant, "session", before=cursor, limit=limit)
+    following = found[-1][0].name if len(found) == limit else None
+    return json({"sessions": [listed(actor, ends) for actor, ends in found], "next": following})
+
+
+@router.get("/{session}")
+async def get_session(request: Request, who: Anyone, session: str) -> Response:
+    return json(await doors_of(request).fleet.describe(who.actor(session)))
+
+
+@router.delete("/{session}")
+async def close_session(request: Request, who: Anyone, session: str) -> Response:
+    return json(await doors_of(request).fleet.close(who.actor(session)))
+
+
+@router.post("/{session}/interrupt")
+async def interrupt(request: Request, who: Anyone, session: str) -> Response:
+    """Stops the running reply; what was said stays. `turn` is null if nothing was running."""
+    return json(await doors_of(request).fleet.interrupt(who.actor(session)))
+
+
+@router.post("/{session}/messages", status_code=202)
+async def post_message(
+    request: Request, who: Anyone, session: str, body: PostMessage, wait: bool = False
+) -> Response:
+    """202 `{seq, turn}` once the message is in the record; with `?wait=true` 200 and the finished
+    reply; with `Accept: text/event-stream` the events of its turn."""
+    began = time.monotonic()
+    doors, actor = doors_of(request), who.actor(session)
+    check_text(body.text)
+    waited_ms = (time.monotonic() - began) * 1000
+    accepted = await doors.fleet.post(actor, signals.Post(id=body.id, text=body.text, waited_ms=waited_ms))
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return streams.sse(streams.turn(doors, actor, accepted))
+    if wait:
+        return await _reply(doors, actor, accepted)
+    return json({"seq": accepted.seq, "turn": accepted.turn}, 202)
+
+
+async def _reply(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> Response:
+    async for frame in streams.turn(doors, actor, accepted):
+        if frame.offset is None and events.open_envelope(frame.json).type in events.TURN_ENDS:
+            return Response(frame.json, media_type="application/json")
+    raise NotFound("The turn has no end in the record.")
+
+
+@router.get("/{session}/events")
+async def list_events(
+    request: Request,
+    who: Anyone,
+    session: str,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = LIMITS.page_max,
+) -> Response:
+    """The durable events, in order."""
+    doors, actor = doors_of(request), who.actor(session)
+    journal = await doors.journal()
+    found = await journal.read(actor, after=after, limit=limit)
+    if not found:
+        await doors.fleet.describe(actor)  # an unknown session is 404, not an empty page
+    return json({"events": [events.event(recorded) for recorded in found]})

@@ -1,0 +1,117 @@
+"""Everything that an operator can set, from the environment. Recipes for processes are made of this."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from flotilla.core.errors import Misconfigured
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Travels to every process of the fleet; sockets don't.
+
+    `keys` maps the SHA-256 of an API key (hex) to its tenant.
+    """
+
+    home: str
+    database_url: str = ""
+    redis_url: str = ""
+    lance_uri: str = ""
+    token: str = ""
+    secret: str = ""
+    listen: str = ""
+    bind: str = "127.0.0.1"
+    port: int = 8080
+    hosts: int = 1
+    gateways: int = 1
+    model: str = "smollm2"
+    model_threads: int = 2
+    embedder_threads: int = 1
+    scripted_seed: int = 7
+    scripted_token_s: float = 0.02
+    scripted_first_token_s: float = 0.0
+    scripted_tokens: int = 60
+    keys: dict[str, str] = {}
+    ha_proxy: bool = True
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.bind in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.home) / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.home) / "logs"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Raises `Misconfigured` with the variable's name."""
+    home = Path(environ.get("FLOTILLA_HOME", ".flotilla")).absolute()
+    return Settings(
+        home=str(home),
+        database_url=environ.get("DATABASE_URL", ""),
+        redis_url=environ.get("REDIS_URL", ""),
+        lance_uri=environ.get("LANCE_URI", str(home / "knowledge")),
+        token=environ.get("FLOTILLA_TOKEN", ""),
+        secret=environ.get("FLOTILLA_SECRET", ""),
+        listen=environ.get("FLOTILLA_LISTEN", ""),
+        bind=environ.get("FLOTILLA_BIND", "127.0.0.1"),
+        port=_number(environ, "FLOTILLA_PORT", 8080),
+        hosts=_number(environ, "FLOTILLA_HOSTS", 1),
+        gateways=_number(environ, "FLOTILLA_GATEWAYS", 1),
+        model=_one_of(environ, "FLOTILLA_MODEL", ("smollm2", "scripted"), or_folder=True),
+        model_threads=_number(environ, "FLOTILLA_MODEL_THREADS", os.cpu_count() or 2),
+        scripted_seed=_number(environ, "FLOTILLA_SCRIPTED_SEED", 7),
+        scripted_token_s=_seconds(environ, "FLOTILLA_SCRIPTED_TOKEN_S", 0.02),
+        scripted_first_token_s=_seconds(environ, "FLOTILLA_SCRIPTED_FIRST_TOKEN_S", 0.0),
+        scripted_tokens=_number(environ, "FLOTILLA_SCRIPTED_TOKENS", 60),
+        keys=_keys(environ.get("FLOTILLA_API_KEYS", "")),
+        ha_proxy=environ.get("FLOTILLA_HA_PROXY", "1") != "0",
+    )
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, str(default))
+    if not text.isdigit():
+        raise Misconfigured(f"{name} must be a whole number, not {text!r}.", field=name)
+    return int(text)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(environ.get(name, default))
+    except ValueError:
+        raise Misconfigured(f"{name} must be a number of seconds.", field=name) from None
+
+
+def _one_of(environ: Mapping[str, str], name: str, choices: tuple[str, ...], *, or_folder: bool) -> str:
+    value = environ.get(name, choices[0])
+    if value in choices or (or_folder and Path(value).is_dir()):
+        return value
+    raise Misconfigured(
+        f"{name} is {value!r}.",
+        field=name,
+        next=f"Use {' or '.join(choices)}, or a folder with weights in Hugging Face's layout.",
+    )
+
+
+def _keys(text: str) -> dict[str, str]:
+    """`TENANT:KEY,TENANT:KEY`: only the hashes are kept."""
+    keys: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        tenant, _, key = pair.partition(":")
+        if not tenant or len(key) < 16:
+            raise Misconfigured(
+                "FLOTILLA_API_KEYS is TENANT:KEY,TENANT:KEY with keys of 16 characters or more.",
+                field="FLOTILLA_API_KEYS",
+            )
+        keys[hashlib.sha256(key.encode()).hexdigest()] = tenant
+    return keys
