@@ -94,7 +94,8 @@ def start(recipe: Recipe) -> None:
         "num_gpus": recipe.gpus,
         "resources": recipe.resources,
     }
-    ray.remote(Process).options(**options).remote(recipe)
+    body = type(recipe.role.capitalize(), (Process,), {})  # so that `ps` shows what it is
+    ray.remote(body).options(**options).remote(recipe)
 
 
 def status(recipe: Recipe, timeout_s: float = 2.0) -> Status:

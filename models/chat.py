@@ -14,11 +14,13 @@ REPLAY_TOKENS_MAX = 8
 
 
 class Encoded(msgspec.Struct, frozen=True):
-    """A prompt for the engine: token ids, and the end of `said` that the model has to say again."""
+    """A prompt for the engine: token ids, the last `said_tokens` of them already part of the reply,
+    the end of `said` that the model has to say again, and the sources to keep close to."""
 
     ids: list[int]
     said_tokens: int
     replay: str
+    sources: list[list[int]]
 
 
 class ChatEncoder:
@@ -35,7 +37,8 @@ class ChatEncoder:
         """Raises `Refused` if there is no room left for a reply."""
         ids = self._prompt_ids(prompt.messages)
         said, replay = self._split_said(prompt.said)
-        encoded = Encoded(ids + said, len(said), replay)
+        sources = [self._tokens(self._plain(source)) for source in prompt.sources]
+        encoded = Encoded(ids + said, len(said), replay, sources)
         self._check_size(len(encoded.ids))
         return encoded
 
@@ -46,6 +49,9 @@ class ChatEncoder:
     def _prompt_ids(self, messages: tuple[ChatMessage, ...]) -> list[int]:
         chat = [{"role": message.role, "content": self._plain(message.text)} for message in messages]
         text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return self._tokens(text)
+
+    def _tokens(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _plain(self, text: str) -> str:

@@ -81,7 +81,9 @@ class VllmModel:
             yield _nothing_left(encoded)
             return
         unsaid, unseen = Unsaid(encoded.replay), 0
-        async with aclosing(self._steps(engine, encoded.ids, _sampling(prompt, encoded, budget))) as steps:
+        async with aclosing(
+            self._steps(engine, encoded.ids, _sampling(prompt, encoded, budget, self._settings.closeness))
+        ) as steps:
             async for step in steps:
                 unseen += len(step.outputs[0].token_ids)
                 if text := unsaid.take(step.outputs[0].text):
@@ -141,9 +143,11 @@ def _start(settings: EngineSettings) -> VllmModel:
     from vllm import AsyncEngineArgs  # noqa: PLC0415
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
 
-    from models.replay import PROCESSOR, is_bytewise  # noqa: PLC0415
+    from models import closeness, replay  # noqa: PLC0415
 
-    arguments: dict[str, Any] = {"logits_processors": [PROCESSOR]} | engine_arguments(settings, cpu=cpu)
+    # In this order: what has to be replayed has the last word.
+    processors = [closeness.PROCESSOR, replay.PROCESSOR]
+    arguments: dict[str, Any] = {"logits_processors": processors} | engine_arguments(settings, cpu=cpu)
     try:
         engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except Exception as error:
@@ -154,7 +158,7 @@ def _start(settings: EngineSettings) -> VllmModel:
         ) from error
     tokenizer: Any = engine.get_tokenizer()
     context = engine.model_config.max_model_len
-    bytewise = is_bytewise(tokenizer.backend_tokenizer)
+    bytewise = replay.is_bytewise(tokenizer.backend_tokenizer)
     return VllmModel(engine, settings, ChatEncoder(tokenizer, context_tokens_max=context, bytewise=bytewise))
 
 
@@ -178,11 +182,9 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _sampling(prompt: Prompt, encoded: Encoded, budget: int) -> SamplingParams:
+def _sampling(prompt: Prompt, encoded: Encoded, budget: int, closeness: float) -> SamplingParams:
     from vllm import SamplingParams  # noqa: PLC0415  (see `_start`)
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
-
-    from models.replay import KEY  # noqa: PLC0415
 
     return SamplingParams(
         max_tokens=budget,
@@ -190,9 +192,19 @@ def _sampling(prompt: Prompt, encoded: Encoded, budget: int) -> SamplingParams:
         seed=prompt.seed,
         stop=list(prompt.stop),
         output_kind=RequestOutputKind.DELTA,
-        extra_args={KEY: encoded.replay} if encoded.replay else None,
+        extra_args=_steering(encoded, closeness),
         skip_clone=True,
     )
+
+
+def _steering(encoded: Encoded, closeness: float) -> dict[str, Any]:
+    """For our two processors in the engine."""
+    from models import closeness as close  # noqa: PLC0415  (see `_start`)
+    from models import replay
+
+    held = {replay.KEY: encoded.replay} if encoded.replay else {}
+    near = encoded.sources and closeness
+    return held | ({close.KEY: (closeness, encoded.sources, encoded.said_tokens)} if near else {})
 
 
 def _finished(step: RequestOutput) -> Finished:

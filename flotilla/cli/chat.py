@@ -43,7 +43,7 @@ def _converse(socket: ClientConnection, agent: str) -> None:
 
 def _ask(socket: ClientConnection, question: str) -> None:
     socket.send(msgspec.json.encode({"type": "message", "id": new_id("m"), "text": question}).decode())
-    console.print(end="[bold green]agent[/] ")
+    console.print("[bold green]agent[/]", end=" ")
     shown = ""
     for frame in socket:
         event: dict[str, Any] = msgspec.json.decode(frame)

@@ -52,13 +52,11 @@ def search(
         console.print(passage["text"][:300], markup=False, soft_wrap=True)
 
 
-def load(
-    client: Client, collection: str, path: Path, *, base: Path | None = None, prune: bool
-) -> list[Unreadable]:
+def load(client: Client, collection: str, path: Path, *, prune: bool = False) -> list[Unreadable]:
     """Imports with a progress bar; returns what could not be read."""
     if not path.exists():
         raise Refused(f"There is nothing at {path}.", field="path", next="Check the path.")
-    found = list(documents.read(path, base=base) if base else documents.read(path))
+    found = list(documents.read(path))
     good = [item for item in found if isinstance(item, Document)]
     unreadable = [item for item in found if isinstance(item, Unreadable)]
     done = _send(client, collection, good)

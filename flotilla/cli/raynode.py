@@ -81,6 +81,8 @@ def environment(local: Local) -> dict[str, str]:
         # Whoever talks to this cluster shows the fleet's own token.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": local.secret("ray"),
+        # Ray starts its workers at niceness 15, so anything else on the machine would go before a customer.
+        "RAY_worker_niceness": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if enabled else "0",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if enabled else "0",

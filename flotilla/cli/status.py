@@ -57,7 +57,7 @@ def _name(words: list[str]) -> str:
     """A short name: Ray's own for its workers, else the program's."""
     first = words[0] if words else "?"
     if first.startswith("ray::"):
-        return first
+        return first.split(".")[0]
     script = next((word for word in words[1:] if word.endswith(".py") or word == "-m"), None)
     if script == "-m":
         return words[words.index("-m") + 1]

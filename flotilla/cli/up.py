@@ -157,7 +157,7 @@ def _load_docs(client: Client) -> None:
     root = Path(__file__).parents[2]
     for path in (root / name for name in DOCS):
         if path.exists():
-            knowledge.load(client, FLOTILLA.collection, path, base=root, prune=False)
+            knowledge.load(client, FLOTILLA.collection, path)
 
 
 def _check_disk(local: Local) -> None:

@@ -16,7 +16,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a model.
 
     `said` is the beginning of the reply that somebody has already seen: the model goes on from
-    there and never repeats it.
+    there and never repeats it. `sources` are texts, also to be found in `messages`, in whose words
+    the reply should be; an engine with a small model holds it to them.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -25,6 +26,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
