@@ -4,7 +4,7 @@ A bank's 698 documents, and what 49 customers want (rho_bank, from tau2-bench), 
 real embedder. A customer's task names the documents that solving it takes; recall at k is the share of them
 among the first k distinct documents found, averaged over the tasks. The same query goes to BM25 alone
 (LanceDB's, stemmed, without stop words, title and text), to vectors alone, and to both. The even and the
-odd tasks are also reported apart: the search was tuned on the even ones.
+odd tasks are also reported apart: the ranking's constants were chosen on the even ones, checked on the odd.
 
 Search times are one caller's, over the tasks' queries in hybrid mode, embedding included.
 """

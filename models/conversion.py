@@ -130,13 +130,13 @@ def _write_tensors(path: Path, reader: Any, meta: _Metadata, progress: Callable[
     for done, tensor in enumerate(reader.tensors, 1):
         values = dequantize(tensor.data, tensor.tensor_type)
         # float16 holds what Q4_1 and Q8_0 can say (their scales are float16) in half the bytes.
-        tensors[_name(tensor.name)] = _unpermute(tensor.name, values, meta).astype(np.float16)
+        tensors[hf_name(tensor.name)] = _unpermute(tensor.name, values, meta).astype(np.float16)
         progress(done / len(reader.tensors))
     save_file(tensors, path, metadata={"format": "pt"})
     path.chmod(0o644)  # safetensors writes it for the owner only
 
 
-def _name(gguf_name: str) -> str:
+def hf_name(gguf_name: str) -> str:
     """`blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`."""
     part, *rest = gguf_name.split(".")
     if part != "blk":

@@ -200,7 +200,7 @@ def _sampling(prompt: Prompt, encoded: Encoded, budget: int, closeness: float) -
 def _steering(encoded: Encoded, closeness: float) -> dict[str, Any]:
     """For our two processors in the engine."""
     from models import closeness as close  # noqa: PLC0415  (see `_start`)
-    from models import replay
+    from models import replay  # noqa: PLC0415
 
     held = {replay.KEY: encoded.replay} if encoded.replay else {}
     near = encoded.sources and closeness

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 from typing import Literal
@@ -19,7 +19,7 @@ import msgspec
 
 from flotilla.core.clock import Clock, SystemClock
 from flotilla.core.errors import Overloaded, Refused, Unavailable
-from flotilla.core.generation import ChatMessage, Finished, Generated, Piece, Prompt, Usage
+from flotilla.core.generation import Finished, Generated, Piece, Prompt, Usage
 
 Mode = Literal["words", "replies", "quote"]
 
@@ -37,7 +37,7 @@ WORDS = _VOCABULARY.split()
 
 class ScriptSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`words` makes sentences up; `replies` gives `replies` in the order of a conversation's turns;
-    `quote` answers with the sentence of the last user message that shares most words with its last line."""
+    `quote` answers with the one of the prompt's sources that shares most words with the question."""
 
     name: str = "scripted"
     mode: Mode = "words"
@@ -214,7 +214,7 @@ def _text(settings: ScriptSettings, prompt: Prompt) -> str:
             turn = sum(message.role == "assistant" for message in prompt.messages)
             return settings.replies[turn % len(settings.replies)] if settings.replies else ""
         case "quote":
-            return quote(prompt.messages)
+            return quote(prompt)
 
 
 def _until_stop(text: str, stop: tuple[str, ...]) -> str:
@@ -236,11 +236,18 @@ def _digest(settings: ScriptSettings, prompt: Prompt) -> bytes:
     return blake2b(msgspec.msgpack.encode((settings.seed, seed, prompt.messages)), digest_size=16).digest()
 
 
-def quote(messages: tuple[ChatMessage, ...]) -> str:
-    """The sentence of the last user message's passages that best fits its question, its last line."""
-    said = next((message.text for message in reversed(messages) if message.role == "user"), "")
-    *passages, question = [line for line in said.splitlines() if line.strip()] or [""]
-    sentences = [s.strip() for line in passages for s in re.split(r"(?<=[.!?])\s+", line) if s.strip()]
+def quote(prompt: Prompt) -> str:
+    """The source that best fits what comes after the sources, the question; without sources, the
+    sentence of the last user message that best fits its last line."""
+    said = next((message.text for message in reversed(prompt.messages) if message.role == "user"), "")
+    if prompt.sources:
+        asked = said[max(said.rfind(source) + len(source) for source in prompt.sources) :]
+        return _best(prompt.sources, asked)
+    *before, question = [line for line in said.splitlines() if line.strip()] or [""]
+    return _best([s.strip() for line in before for s in re.split(r"(?<=[.!?])\s+", line)], question)
+
+
+def _best(sentences: Sequence[str], question: str) -> str:
     asked = _stems(question)
     return max(sentences, key=lambda s: len(asked & _stems(s)), default=NOTHING_TO_QUOTE)
 

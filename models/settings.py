@@ -43,8 +43,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     ping_fresh_s: float = 10.0
     """`ping` trusts a token this young instead of making one."""
     ping_timeout_s: float = 15.0
-    closeness: float = 4.0
-    """Head start, in logits, of tokens that go on quoting a prompt's `sources`. 4 keeps a 135M model
+    closeness: float = 6.0
+    """Head start, in logits, of tokens that go on quoting a prompt's `sources`. 6 keeps a 135M model
     from inventing; 0, no steering, is for models that need none."""
     log_level: str = "WARNING"
     engine: dict[str, Any] = {}

@@ -15,7 +15,8 @@ import ray
 
 from actors import cluster
 from actors.cluster import Recipe
-from flotilla.core.errors import FlotillaError
+from flotilla.core.errors import FlotillaError, Unavailable
+from flotilla.stores import valkey
 from flotilla.stores.postgres import migrate
 from serve import gateway
 from serve.settings import Settings, read_settings
@@ -46,9 +47,9 @@ def _recipe(settings: Settings, role: str, n: int, gpus: float = 0.0) -> Recipe:
 
 
 def deploy(settings: Settings) -> None:
-    _say("schema", "begun")
-    asyncio.run(migrate(settings.database_url))
-    _say("schema", "done")
+    _say("stores answer, schema up to date", "begun")
+    asyncio.run(_prepare_stores(settings))
+    _say("stores answer, schema up to date", "done")
     _say("weights", "begun")
     if settings.model != "scripted":
         weights_of(settings)
@@ -65,23 +66,38 @@ def deploy(settings: Settings) -> None:
         _say(recipe.actor_name, "done")
 
 
+async def _prepare_stores(settings: Settings) -> None:
+    await migrate(settings.database_url)
+    client = valkey.connect(settings.redis_url)
+    try:
+        await valkey.ValkeyDirectory(client).ping()
+    except Unavailable as error:
+        raise Unavailable(
+            f"No Redis answers at REDIS_URL: {error.detail}",
+            field="REDIS_URL",
+            next="Start it, or unset REDIS_URL to use the embedded one.",
+        ) from None
+    finally:
+        await client.aclose()
+
+
 def _say(step: str, state: str, detail: str = "") -> None:
     print(msgspec.json.encode({"step": step, "state": state, "detail": detail}).decode(), flush=True)  # noqa: T201
 
 
 def main() -> None:
-    settings = read_settings()
-    ray.init(
-        address=os.environ["FLOTILLA_RAY_ADDRESS"],
-        namespace=cluster.NAMESPACE,
-        _node_ip_address=os.environ["FLOTILLA_RAY_ADDRESS"].rpartition(":")[0],
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
     try:
+        settings = read_settings()
+        ray.init(
+            address=os.environ["FLOTILLA_RAY_ADDRESS"],
+            namespace=cluster.NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
         deploy(settings)
     except FlotillaError as error:
-        _say("deploy", "failed", str(error))
+        detail = f"{error.field}: {error}" if error.field else str(error)
+        _say("deploy", "failed", detail)
         sys.exit(1)
 
 

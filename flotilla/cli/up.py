@@ -58,8 +58,12 @@ def up() -> None:
     bind, port = os.environ.get("FLOTILLA_BIND", "127.0.0.1"), int(os.environ.get("FLOTILLA_PORT", "8080"))
     wait_port_free(bind, port)
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        address = _start(local, bind, port, _Steps(progress))
+    try:
+        with Progress(*columns, console=console) as progress:
+            address = _start(local, bind, port, _Steps(progress))
+    except BaseException:  # also when a person presses Ctrl-C: half a fleet is no use
+        local.stop()
+        raise
     return _show(local, address, time.monotonic() - began)
 
 

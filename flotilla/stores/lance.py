@@ -31,9 +31,9 @@ DOCUMENT_CHARS_MAX = 1_000_000
 QUERY_CHARS_MAX = 16_384
 HITS_MAX = 200
 BATCH_DOCUMENTS = 128  # per commit
-CANDIDATES = 200  # of each kind of search, before fusion
+CANDIDATES = 150  # of each kind of search, before fusion
 # What is embedded of a query, from its end: a long message ends with what it asks for, and embedding takes
-# 0.1 ms a token. The rho_bank questions are found no better when all of them is embedded.
+# 0.1 ms a token. The rho_bank questions are found no better when all of each is embedded.
 QUESTION_CHARS_MAX = 400
 
 Key = tuple[str, str]  # tenant, collection
@@ -180,6 +180,7 @@ class LanceKnowledge:
         self._stale.add(key)
         if key not in self._upkeep:
             self._upkeep[key] = asyncio.create_task(self._keep_up(key), name=f"upkeep {key}")
+            self._upkeep[key].add_done_callback(lambda _: self._upkeep.pop(key))
 
     async def _keep_up(self, key: Key) -> None:
         try:
@@ -189,8 +190,6 @@ class LanceKnowledge:
         except FlotillaError as problem:
             # Searches stay right, only slower; the next write tries again.
             log.warning("knowledge_upkeep_failed", tenant=key[0], collection=key[1], reason=str(problem))
-        finally:
-            del self._upkeep[key]
 
 
 def _hits(mode: SearchMode, found: Sequence[Found], query: Vectors, limit: int) -> tuple[Hit, ...]:

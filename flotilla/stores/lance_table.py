@@ -9,6 +9,7 @@ right at once, and `optimize` only makes it fast again.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,9 @@ from flotilla.core.ports import Vectors
 TRIES_MAX = 8
 VERSIONS_KEPT = timedelta(hours=1)  # for searches that are under way
 VECTORS_SCANNED_MAX = 20_000  # up to here, comparing all takes some 10 ms and misses nothing
+
+# Else statistics of a vector index, which `optimize` reads, carry all its centroids, with a warning each time.
+os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
 
 Rows = Any  # pyarrow.Table; pyarrow has no types
 T = TypeVar("T")

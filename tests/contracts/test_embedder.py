@@ -111,12 +111,20 @@ async def test_a_failed_run_is_reported_and_the_next_one_works(
     assert (await embedder.embed(["a"])).shape == (1, 384)
 
 
-async def test_closing_fails_what_waits_and_what_comes() -> None:
+async def test_closing_fails_what_waits_and_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = MiniLM()
     await embedder.ping()
+    closing = asyncio.Event()
+    run = Engine.run
+
+    def last(self: Engine, tokens: list[list[int]]) -> np.ndarray:
+        loop.call_soon_threadsafe(closing.set)
+        return run(self, tokens)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Engine, "run", last)
     waiting = [asyncio.create_task(embedder.embed(["long " * 200] * 32)) for _ in range(4)]
-    while not embedder._waiting:
-        await asyncio.sleep(0)
+    await closing.wait()
     await embedder.close()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert any(isinstance(result, Unavailable) for result in results)

@@ -261,7 +261,7 @@ async def test_upkeep_and_writers_do_not_stop_each_other(tmp_path: Path, embedde
     await store.settle()
     assert len(await store.documents("demo", "faq")) == 300
     for mode in MODES:  # vectors now from an approximate index
-        assert (await found(store, "number123", mode))[0] == "d/123"
+        assert (await found(store, "Case 123: Case number123 is closed.", mode))[0] == "d/123"
     await store.remove("demo", "faq", "d/123")
     for mode in MODES:
         assert "d/123" not in await found(store, "number123", mode)

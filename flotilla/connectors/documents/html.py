@@ -17,10 +17,9 @@ SUFFIXES = (".html", ".htm", ".xhtml")
 def parse(name: str, content: bytes) -> Iterator[Document | Unreadable]:
     """The text is Markdown: headings and lists stay what they are."""
     try:
-        page: Any = trafilatura.bare_extraction(content, include_tables=True, favor_recall=True)
-        text: str | None = trafilatura.extract(
-            content, output_format="markdown", include_tables=True, favor_recall=True
-        )
+        text = trafilatura.extract(content, output_format="markdown", include_tables=True, favor_recall=True)
+        metadata: Any = trafilatura.extract_metadata  # takes bytes too, though its type says otherwise
+        page = metadata(content)
     except Exception as problem:  # parsers raise what they like
         yield Unreadable(name=name, reason=f"Can't be parsed as HTML: {problem}")
         return

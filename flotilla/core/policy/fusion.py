@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 HEAD = 5  # passages
 HEAD_OFFSET = 1
 REST_OFFSET = 20
-SHELF_DOCUMENTS = 8  # the best of a shelf speak for it, so that a long shelf has no advantage
+SHELF_DOCUMENTS = 10  # the best of a shelf speak for it, so that a long shelf has no advantage
 WIDER_SHELF = 0.5  # what the evidence of the next wider shelf counts, against the narrower one
 
 _SEPARATOR = re.compile(r"[/_.:#-]")
@@ -76,6 +77,7 @@ def _lift(document: str, members: Mapping[str, Sequence[float]], evidence: Mappi
     return lift
 
 
+@lru_cache(65_536)
 def shelves(document: str) -> tuple[str, ...]:
     """The beginnings of the id that end in a separator, narrowest first, and last the shelf of all.
 

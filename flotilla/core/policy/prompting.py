@@ -1,23 +1,36 @@
 """Lays out what a model is asked: who it is, what was said, what was found, and the question.
 
 What stays the same comes first, so that an engine's prefix cache has it: the persona never changes,
-the history only grows, and the passages of this turn come last, beside the question.
+the history only grows, and this turn's passages come last, beside the question, the best one nearest
+to it. Measured with SmolLM2-135M on two CPU cores, a cached token costs nothing and an uncached one
+about 1 ms before the first word, so passages are budgeted in characters: 1600 are 0.4 s.
+
+The layout was chosen among twenty by how many of sixteen answers could be tied to a passage and held
+the right figure. Examples of good answers in the prompt made it worse: so small a model copies them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, takewhile
 
 from flotilla.core.generation import ChatMessage, Prompt
 from flotilla.core.knowledge import Passage
 
 PASSAGES_MAX = 3
 PASSAGES_CHARS_MAX = 1600
-HISTORY_TURNS_MAX = 4
+HISTORY_MESSAGES_MAX = 6
 HISTORY_CHARS_MAX = 1200
 REPLY_TOKENS_MAX = 80
 
-RULES = "Answer briefly, in one to three sentences, using only the words of the given text."
+TASK = "Read the text, then answer the customer's question in one or two sentences."
+REMINDER = "Answer in one or two sentences."
+# A small model that has answered goes on with a question of its own.
+STOP = ("\n\n", "\nQuestion:")
+
+_HEADING_OR_RULE = re.compile(r"#+\s.*|\|?[\s:|-]+\|?")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 
 
 def build(
@@ -32,17 +45,52 @@ def build(
     """The prompt for one turn.
 
     `passages` come best first; `turns` are the messages before this question, oldest first. What is
-    past the limits above is left out: the worst passages, the oldest turns.
+    past the limits is left out: the worst passages (the best one is cut to fit), the oldest messages.
     """
-    system = ChatMessage(role="system", text=f"{persona} {RULES}")
-    asked = ChatMessage(role="user", text=f"{_found(passages)}{question}")
-    return Prompt(messages=(system, *_recent(turns), asked), said=said, tokens_max=tokens_max)
+    found = list(_fitting(passages))
+    system = ChatMessage(role="system", text=f"{persona} {TASK}")
+    asked = ChatMessage(role="user", text=_ask(found, question))
+    return Prompt(
+        messages=(system, *_recent(turns), asked),
+        said=said,
+        tokens_max=tokens_max,
+        stop=STOP,
+        sources=tuple(sentence for _, text in found for sentence in _sentences(text)),
+    )
 
 
-def _found(passages: Sequence[Passage]) -> str:
-    texts = [f"{passage.title}\n{passage.text}" for passage in passages[:PASSAGES_MAX]]
-    return "".join(f"{text}\n\n" for text in texts)[:PASSAGES_CHARS_MAX]
+def _ask(found: Sequence[tuple[str, str]], question: str) -> str:
+    texts = "".join(f"{title}\n{text}\n\n" for title, text in reversed(found))
+    return f"{texts}Question: {question}\n{REMINDER}"
 
 
-def _recent(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
-    return list(turns[-HISTORY_TURNS_MAX:])
+def _fitting(passages: Sequence[Passage]) -> Iterator[tuple[str, str]]:
+    """Title and text of the best passages that fit together, the first one whatever its length."""
+    room = PASSAGES_CHARS_MAX
+    for place, passage in enumerate(passages[:PASSAGES_MAX]):
+        text = _plain(passage.text)
+        if place and len(text) > room:
+            return
+        yield passage.title, text[:room]
+        room -= len(text)
+
+
+def _plain(markdown: str) -> str:
+    """Without headings, rules, emphasis and blank lines: a small model answers in kind."""
+    lines = (line.strip().replace("**", "") for line in markdown.splitlines())
+    return "\n".join(line for line in lines if line and not _HEADING_OR_RULE.fullmatch(line))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """One by one, so that nothing draws the reply on past the end of one."""
+    return (sentence for sentence in _SENTENCE_END.split(text) if sentence)
+
+
+def _recent(turns: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
+    """The latest messages within the limits, from a question on, so that roles alternate."""
+    latest = list(reversed(turns[-HISTORY_MESSAGES_MAX:]))
+    sizes = accumulate(len(message.text) for message in latest)
+    fit = sum(1 for _ in takewhile(lambda size: size <= HISTORY_CHARS_MAX, sizes))
+    kept = latest[:fit][::-1]
+    first = next((at for at, message in enumerate(kept) if message.role == "user"), len(kept))
+    return kept[first:]
