@@ -7,6 +7,7 @@ exceptions end here.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -125,6 +126,8 @@ class VllmModel:
         if engine is not None:
             _let_go(engine)
             await asyncio.to_thread(engine.shutdown)
+            del engine
+            gc.collect()  # it is part of a cycle, and its `__del__` fails when the interpreter ends first
 
 
 def _let_go(engine: AsyncLLM) -> None:

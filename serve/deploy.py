@@ -30,7 +30,8 @@ def recipes(settings: Settings) -> list[Recipe]:
     """The processes of a fleet, the slow ones first."""
     gpus = 1.0 if settings.model != "scripted" and ray.cluster_resources().get("GPU") else 0.0
     hosts = [_recipe(settings, "host", n) for n in range(settings.hosts)]
-    return [_recipe(settings, "model", 0, gpus), _recipe(settings, "librarian", 0), *hosts]
+    models = [_recipe(settings, "model", n, gpus) for n in range(settings.models)]
+    return [*models, _recipe(settings, "librarian", 0), *hosts]
 
 
 def _recipe(settings: Settings, role: str, n: int, gpus: float = 0.0) -> Recipe:

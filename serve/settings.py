@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     hosts: int = 1
     gateways: int = 1
+    models: int = 1
     model: str = "smollm2"
     model_threads: int = 2
     embedder_threads: int = 1
@@ -67,6 +68,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         port=_number(environ, "FLOTILLA_PORT", 8080),
         hosts=_number(environ, "FLOTILLA_HOSTS", 1),
         gateways=_number(environ, "FLOTILLA_GATEWAYS", 1),
+        models=_number(environ, "FLOTILLA_MODELS", 1),
         model=_one_of(environ, "FLOTILLA_MODEL", ("smollm2", "scripted"), or_folder=True),
         model_threads=_number(environ, "FLOTILLA_MODEL_THREADS", os.cpu_count() or 2),
         scripted_seed=_number(environ, "FLOTILLA_SCRIPTED_SEED", 7),

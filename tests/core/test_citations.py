@@ -57,7 +57,7 @@ def test_quotes_are_verbatim_where_a_reply_copies_passages(texts: list[str], dat
         f"Sure! {FEES} Anything else?",
         f"- one\n- {FEES}\n- two",
         FEES.upper(),
-        FEES.replace(" ", "\n"),
+        FEES.replace(" and a ", "\nand a "),
         f"👩‍👩‍👧 日本語: {FEES}",
     ],
 )

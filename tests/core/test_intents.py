@@ -58,7 +58,6 @@ def test_everything_else_is_searched_for(text: str) -> None:
     "text",
     [
         "How do two actors talk to one another?",
-        "Do I have to talk to someone to close my account?",
         "I don't want to talk to a person, what is the fee?",
     ],
 )

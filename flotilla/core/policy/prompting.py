@@ -5,8 +5,9 @@ the history only grows, and this turn's passages come last, beside the question,
 to it. Measured with SmolLM2-135M on two CPU cores, a cached token costs nothing and an uncached one
 about 1 ms before the first word, so passages are budgeted in characters: 1600 are 0.4 s.
 
-The layout was chosen among twenty by how many of sixteen answers could be tied to a passage and held
-the right figure. Examples of good answers in the prompt made it worse: so small a model copies them.
+The layout is one of about twenty-five tried with that model on sixteen questions to a bank, counting
+answers that could be tied to a passage. The same questions chose it, so expect less of others. Examples
+of good answers in the prompt made it worse: so small a model goes on with them.
 """
 
 from __future__ import annotations

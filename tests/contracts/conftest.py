@@ -1,0 +1,84 @@
+"""Real servers for the contracts of the stores: started once a run, in a folder of their own, and removed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from flotilla.core.ports import Directory, HotLog, Journal, Once
+from flotilla.stores import valkey
+from flotilla.stores.embedded import Postgres, Valkey
+from flotilla.stores.memory import MemoryDirectory, MemoryHotLog, MemoryJournal, MemoryOnce
+from flotilla.stores.postgres import migrate, open_journal
+
+
+@pytest.fixture(scope="session")
+def store_folder() -> Iterator[Path]:
+    """A short path, as it holds sockets, that PostgreSQL's user can enter."""
+    folder = Path(tempfile.mkdtemp(prefix="fc-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(store_folder: Path) -> Iterator[Postgres]:
+    server = Postgres(store_folder, store_folder, f"contracts-{store_folder.name}")
+    server.start()
+    yield server
+    server.remove()
+    shutil.rmtree(server.data.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(store_folder: Path) -> Iterator[Valkey]:
+    server = Valkey(store_folder, store_folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def journal(request: pytest.FixtureRequest) -> AsyncIterator[Journal]:
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    await migrate(server.url)
+    opened = await open_journal(server.url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def hot_log(request: pytest.FixtureRequest) -> AsyncIterator[HotLog]:
+    if request.param == "memory":
+        yield MemoryHotLog()
+        return
+    opened = valkey.ValkeyHotLog(valkey.connect(request.getfixturevalue("valkey_server").url))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def directory(request: pytest.FixtureRequest) -> AsyncIterator[Directory]:
+    if request.param == "memory":
+        yield MemoryDirectory()
+        return
+    opened = valkey.ValkeyDirectory(valkey.connect(request.getfixturevalue("valkey_server").url))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def once(request: pytest.FixtureRequest) -> AsyncIterator[Once]:
+    if request.param == "memory":
+        yield MemoryOnce()
+        return
+    client = valkey.connect(request.getfixturevalue("valkey_server").url)
+    yield valkey.ValkeyOnce(client)
+    await client.aclose()
