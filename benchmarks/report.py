@@ -112,4 +112,4 @@ def _print(benchmark: str, results: Sequence[Result]) -> None:
             f"{result.peer} {result.peer_value:,.4g}" if result.peer and result.peer_value else "",
             "" if result.spread is None else f"{result.spread:.0%}",
         )
-    Console().print(table)
+    Console(width=130).print(table)

@@ -7,7 +7,6 @@ exceptions end here.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -97,7 +96,7 @@ class VllmModel:
         self, engine: AsyncLLM, ids: list[int], sampling: SamplingParams
     ) -> AsyncGenerator[RequestOutput]:
         """vLLM's outputs, its exceptions translated. Closing it aborts the request in the engine."""
-        from vllm.inputs import tokens_input  # noqa: PLC0415  (see `_start`)
+        from vllm.inputs import tokens_input  # noqa: PLC0415  (see `_import_vllm`)
 
         stream = engine.generate(tokens_input(ids), sampling, f"{next(self._requests)}")
         try:
@@ -126,13 +125,11 @@ class VllmModel:
         if engine is not None:
             _let_go(engine)
             await asyncio.to_thread(engine.shutdown)
-            del engine
-            gc.collect()  # it is part of a cycle, and its `__del__` fails when the interpreter ends first
 
 
 def _let_go(engine: AsyncLLM) -> None:
     """Ends what waits on the engine: `shutdown` leaves those readers waiting for ever."""
-    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415  (see `_start`)
+    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415  (see `_import_vllm`)
 
     if engine.output_handler is not None:
         engine.output_handler.cancel()
@@ -140,10 +137,21 @@ def _let_go(engine: AsyncLLM) -> None:
 
 
 def _start(settings: EngineSettings) -> VllmModel:
+    # A frame that imports vLLM lives on in a traceback that some optional import of it keeps. The
+    # engine must not be a local of it: its `__del__` fails once the interpreter is going down.
     cpu = _on_cpu(settings)
     os.environ.update(environment(settings, cpu=cpu))
-    # Here, because the environment has to be set first, and importing vLLM takes seconds.
-    from vllm import AsyncEngineArgs  # noqa: PLC0415
+    _import_vllm()
+    return _model(_engine(settings, cpu=cpu), settings)
+
+
+def _import_vllm() -> None:
+    """Late, because the environment has to be set first, and it takes seconds."""
+    import vllm.v1.engine.async_llm  # noqa: PLC0415  # pyright: ignore[reportUnusedImport]
+
+
+def _engine(settings: EngineSettings, *, cpu: bool) -> AsyncLLM:
+    from vllm import AsyncEngineArgs  # noqa: PLC0415  (see `_import_vllm`)
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
 
     from models import closeness, replay  # noqa: PLC0415
@@ -152,13 +160,18 @@ def _start(settings: EngineSettings) -> VllmModel:
     processors = [closeness.PROCESSOR, replay.PROCESSOR]
     arguments: dict[str, Any] = {"logits_processors": processors} | engine_arguments(settings, cpu=cpu)
     try:
-        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except Exception as error:
         raise Misconfigured(
             f"vLLM does not start with {settings.weights}: {error}",
             field="engine",
             next="Start it again with log_level=INFO; the engine's log names the setting or file at fault.",
         ) from error
+
+
+def _model(engine: AsyncLLM, settings: EngineSettings) -> VllmModel:
+    from models import replay  # noqa: PLC0415  (see `_import_vllm`)
+
     tokenizer: Any = engine.get_tokenizer()
     context = engine.model_config.max_model_len
     bytewise = replay.is_bytewise(tokenizer.backend_tokenizer)
@@ -186,7 +199,7 @@ def _has_gpu() -> bool:
 
 
 def _sampling(prompt: Prompt, encoded: Encoded, budget: int, closeness: float) -> SamplingParams:
-    from vllm import SamplingParams  # noqa: PLC0415  (see `_start`)
+    from vllm import SamplingParams  # noqa: PLC0415  (see `_import_vllm`)
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
 
     return SamplingParams(
@@ -202,7 +215,7 @@ def _sampling(prompt: Prompt, encoded: Encoded, budget: int, closeness: float) -
 
 def _steering(encoded: Encoded, closeness: float) -> dict[str, Any]:
     """For our two processors in the engine."""
-    from models import closeness as close  # noqa: PLC0415  (see `_start`)
+    from models import closeness as close  # noqa: PLC0415  (see `_import_vllm`)
     from models import replay  # noqa: PLC0415
 
     held = {replay.KEY: encoded.replay} if encoded.replay else {}
@@ -237,7 +250,7 @@ def _nothing_left(encoded: Encoded) -> Finished:
 
 
 def _translate(error: Exception) -> NoReturn:
-    from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: PLC0415  (see `_start`)
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: PLC0415  (see `_import_vllm`)
 
     if isinstance(error, GracefulHTTPError):
         raise Overloaded(str(error), retry_after_s=BUSY_RETRY_S) from error

@@ -111,7 +111,7 @@ def _deploy(local: Local, urls: dict[str, str], ray_address: str, steps: _Steps)
         | {
             "FLOTILLA_RAY_ADDRESS": ray_address,
             "FLOTILLA_LISTEN": "127.0.0.1",
-        "FLOTILLA_TOKEN": local.secret("link"),
+            "FLOTILLA_TOKEN": local.secret("link"),
             "FLOTILLA_SECRET": local.secret("visitors"),
         }
     )

@@ -12,7 +12,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     collection: str
     examples: tuple[str, ...] = ()
     passages_max: int = 4
-    reply_tokens_max: int = 120
+    reply_tokens_max: int = 80
     # Cosine of the best passage below which the agent doesn't try to answer (docs/decisions/0005).
     similarity_min: float = 0.30
     public: bool = True

@@ -1,20 +1,17 @@
-"""A conversation, as a pure state machine.
+"""A conversation that decides: a pure state machine.
 
-`apply(fact)` folds the journal into state; `on(signal)` decides. Neither waits, reads a clock or
-touches a socket, so that the whole life of a conversation can be tested in microseconds and
-replayed from its record.
+`apply(fact)` folds the journal into state (flotilla.core.conversation); `on(signal)` decides.
+Neither waits, reads a clock or touches a socket, so that the whole life of a conversation can be
+tested in microseconds and replayed from its record.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from hashlib import blake2b
 from typing import assert_never
 
-import msgspec
-
 from flotilla.core import signals
-from flotilla.core.agents import AGENTS, Agent
+from flotilla.core.agents import AGENTS
+from flotilla.core.conversation import Conversation, Seen, Turn, digest
 from flotilla.core.errors import Conflict, LimitReached, NotFound, Refused
 from flotilla.core.facts import (
     Fact,
@@ -27,94 +24,18 @@ from flotilla.core.facts import (
     SessionClosed,
     SessionOpened,
 )
-from flotilla.core.generation import ChatMessage, Usage
+from flotilla.core.generation import Usage
 from flotilla.core.ids import is_name
 from flotilla.core.limits import LIMITS, Limits
 from flotilla.core.policy import citations, intents, prompting
 from flotilla.core.signals import Effect
 
-HISTORY_MESSAGES = 8
 
-
-class Turn(msgspec.Struct):
-    """A message and the reply it gets. `started` is set once `reply.started` is recorded."""
-
-    id: str
-    seq: int
-    text: str
-    started: ReplyStarted | None = None
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """What is kept of an accepted message, to answer it again."""
-
-    seq: int
-    turn: str
-    digest: bytes
-
-
-class Session:
+class Session(Conversation):
     def __init__(self, name: str, *, model: str = "", limits: Limits = LIMITS) -> None:
-        self.name = name
+        super().__init__(name)
         self.model = model
         self.limits = limits
-        self.seq = 0
-        self.opened: SessionOpened | None = None
-        self.closed = False
-        self.said = ""
-        self.turns: deque[Turn] = deque()
-        self.seen: dict[str, Seen] = {}
-        self.history: deque[ChatMessage] = deque(maxlen=HISTORY_MESSAGES)
-
-    # -- folding
-
-    @property
-    def turn(self) -> Turn | None:
-        """The turn under way; later ones wait behind it."""
-        return self.turns[0] if self.turns else None
-
-    @property
-    def unfinished(self) -> bool:
-        return bool(self.turns)
-
-    @property
-    def agent(self) -> Agent:
-        assert self.opened is not None
-        return AGENTS[self.opened.agent]
-
-    def apply(self, fact: Fact) -> None:
-        self.seq += 1
-        match fact:
-            case SessionOpened():
-                self.opened = fact
-            case MessageAccepted():
-                self.turns.append(Turn(fact.turn, self.seq, fact.text))
-                self.seen[fact.id] = Seen(self.seq, fact.turn, _digest(fact.text))
-            case ReplyStarted():
-                self._started(fact)
-            case ReplyCompleted() | ReplyInterrupted():
-                self._ended(fact.text)
-            case ReplyFailed():
-                self._ended("")
-            case SessionClosed():
-                self.closed = True
-            case HandoffRequested():
-                pass
-            case _:
-                assert_never(fact)
-
-    def _started(self, fact: ReplyStarted) -> None:
-        assert self.turn is not None and self.turn.id == fact.turn
-        self.turn.started = fact
-
-    def _ended(self, text: str) -> None:
-        turn = self.turns.popleft()
-        self.history.append(ChatMessage(role="user", text=turn.text))
-        if text:
-            self.history.append(ChatMessage(role="assistant", text=text))
-        self.said = ""
-
-    # -- deciding
 
     def on(self, signal: signals.Signal) -> tuple[Effect, ...]:
         """What must be done about `signal`, in order. Raises before anything has changed."""
@@ -288,15 +209,16 @@ class Session:
         return self._complete(turn, turn.started, signal.usage)
 
     def _complete(self, turn: Turn, started: ReplyStarted, usage: Usage) -> tuple[Effect, ...]:
-        found = citations.find(self.said, started.passages)
-        closing = () if found else self._say(_closing(self.said))
+        body = _without_closing(self.said)
+        found = citations.find(body, started.passages)
+        closing = () if found else self._say((body + _closing(body))[len(self.said) :])
         done = ReplyCompleted(
             turn=turn.id,
             text=self.said,
             model=started.model,
             citations=found,
             usage=usage,
-            confidence=citations.support(self.said, found),
+            confidence=citations.support(body, found),
             offers_person=not found,
         )
         return (*closing, *self._finish(done))
@@ -350,19 +272,19 @@ class Session:
 _CLOSINGS = (intents.NOT_SURE, intents.DONT_KNOW.text)
 
 
-def _closing(said: str) -> str:
+def _closing(body: str) -> str:
     """What an agent adds to a reply that nothing supports."""
-    if said.endswith(_CLOSINGS):
-        return ""
-    return intents.NOT_SURE if said.strip() else intents.DONT_KNOW.text
+    return intents.NOT_SURE if body.strip() else intents.DONT_KNOW.text
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _without_closing(said: str) -> str:
+    for closing in _CLOSINGS:
+        said = said.removesuffix(closing)
+    return said
 
 
 def _again(seen: Seen, signal: signals.Post) -> signals.Accepted:
-    if seen.digest != _digest(signal.text):
+    if seen.digest != digest(signal.text):
         raise Conflict(
             f"The id {signal.id!r} was already used for another text.",
             field="id",

@@ -97,7 +97,9 @@ def test_chat_answers(fleet: TestFleet) -> None:
 def test_import_reports_what_it_can_not_read(fleet: TestFleet, tmp_path: Path) -> None:
     (tmp_path / "good.md").write_text("# Opening hours\n\nThe branch in Basel opens at eight.")
     (tmp_path / "bad.pdf").write_bytes(b"not a pdf")
-    (tmp_path / "mixed.jsonl").write_text('{"id": "a", "title": "A", "text": "Basel has two branches."}\n{broken\n')
+    (tmp_path / "mixed.jsonl").write_text(
+        '{"id": "a", "title": "A", "text": "Basel has two branches."}\n{broken\n'
+    )
     said = fleet.flotilla("knowledge", "import", str(tmp_path), "--collection", "branches").stdout
     assert "2 new" in said and "bad.pdf" in said and "mixed.jsonl" in said
     again = fleet.flotilla("knowledge", "import", str(tmp_path), "--collection", "branches").stdout

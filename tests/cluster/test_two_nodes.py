@@ -41,14 +41,23 @@ class TwoNodes(TestFleet):
         self._ray(environ, WORKER, f"--address={address}")
         environ["FLOTILLA_RAY_ADDRESS"] = address
         done = subprocess.run(
-            [sys.executable, "-m", "serve.deploy"], env=environ, cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "serve.deploy"],
+            env=environ,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr + self.logs()
         return self
 
     def _ray(self, environ: dict[str, str], resources: dict[str, int], *words: str) -> str:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", *words]
-        options = [f"--resources={json.dumps(resources)}", "--object-store-memory=80000000", "--disable-usage-stats"]
+        options = [
+            f"--resources={json.dumps(resources)}",
+            "--object-store-memory=80000000",
+            "--disable-usage-stats",
+        ]
         if "--head" in words:
             options.append(f"--temp-dir={self.local.sockets / 'ray'}")
         subprocess.run([*command, *options], env=environ, check=True, capture_output=True, timeout=120)
@@ -85,7 +94,7 @@ def test_conversations_live_on_both_nodes_and_outlive_one(nodes: TwoNodes) -> No
         seen = [list(receive(socket, until="reply.delta")) for socket in sockets]
         kill_node(next(host for host in hosts if "librarian" not in " ".join(raylet_of(host).cmdline())))
         for events, socket in zip(seen, sockets, strict=True):
-            events += receive(socket, until="reply.completed")
+            events.extend(receive(socket, until="reply.completed"))
     for events in seen:
         durable = [event for event in events if event["type"] != "reply.delta"]
         assert [event["seq"] for event in durable] == [1, 2, 3, 4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flotilla.core.errors import Conflict, Unavailable
@@ -75,6 +75,13 @@ async def test_a_conflict_fails_only_its_own_reply(hot_log: HotLog) -> None:
     )
     assert isinstance(done.pop(), Conflict) and done == [None] * 50
     assert [await hot_log.read(id, "t_1") for id in others] == ["ok"] * 50
+
+
+async def test_many_replies_at_once_are_read_and_forgotten(hot_log: HotLog) -> None:
+    ids = [actor() for _ in range(100)]
+    await asyncio.gather(*(hot_log.append(id, "t_1", 0, "x") for id in ids))
+    assert await asyncio.gather(*(hot_log.read(id, "t_1") for id in ids)) == ["x"] * 100
+    await asyncio.gather(*(hot_log.forget(id, "t_1") for id in ids))
 
 
 async def test_turns_and_tenants_are_apart(hot_log: HotLog) -> None:

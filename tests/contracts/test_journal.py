@@ -42,8 +42,11 @@ async def facts_of(journal: Journal, id: ActorId) -> list:
 
 async def test_facts_come_back_as_they_went_in_numbered_from_one(journal: Journal) -> None:
     id = actor()
-    facts = [OPENED, message(2, "naïve 日本語 \u2028 '; drop table facts; --"), ReplyStarted(
-        turn="t_2", model="m", passages=(passage(),), similarity=0.5)]
+    facts = [
+        OPENED,
+        message(2, "naïve 日本語 \u2028 '; drop table facts; --"),
+        ReplyStarted(turn="t_2", model="m", passages=(passage(),), similarity=0.5),
+    ]
     await append(journal, id, 0, facts[0])
     await append(journal, id, 1, *facts[1:])
     read = await journal.read(id)
@@ -205,9 +208,7 @@ async def test_two_processes_that_write_the_same_actors_in_opposite_order_only_c
         await other.close()
 
 
-async def test_row_level_security_is_on(
-    postgres_journal: PostgresJournal, postgres_server: Postgres
-) -> None:
+async def test_row_level_security_is_on(postgres_journal: PostgresJournal, postgres_server: Postgres) -> None:
     mine = actor("t-mine")
     await append(postgres_journal, mine, 0, OPENED, unfinished=True)
     connection = await asyncpg.connect(postgres_server.url, server_settings={"role": APP_ROLE})

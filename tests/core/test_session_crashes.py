@@ -120,9 +120,7 @@ LATE = st.sampled_from(["t_1-2", "t_1-3", "t_1-5", "t_other"]).flatmap(
 ASKS = st.one_of(
     POSTS,
     POSTS,
-    st.sampled_from(
-        [signals.Open(agent="bank"), signals.Interrupt(), signals.Interrupt(), signals.Close()]
-    ),
+    st.sampled_from([signals.Open(agent="bank"), signals.Interrupt(), signals.Interrupt(), signals.Close()]),
 )
 MOVES = st.one_of(
     st.tuples(st.just("ask"), ASKS),

@@ -17,70 +17,24 @@ from flotilla.core.knowledge import Passage
 
 # A run shorter than this is chance: "you can use the" stands in every document of a bank.
 RUN_WORDS_MIN = 4
-# Words that carry meaning, of a run: at least this many, or the run says nothing.
+# Words that carry meaning, of a run: fewer, and the run says nothing.
 RUN_CONTENT_WORDS_MIN = 2
+# For scripts without spaces, where a character counts as a word.
+RUN_CHARACTERS_MIN = 8
 CITATIONS_MAX = 16
+# Where a passage repeats itself (a table, say), the first places of a run of words will do.
+PLACES_MAX = 8
 
-_WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")
-_SENTENCE = re.compile(r"[^\s].*?(?:[.!?](?=\s|$)|(?=\n)|\Z)", re.S)
-_COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "by",
-        "can",
-        "do",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "may",
-        "more",
-        "my",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "so",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "us",
-        "was",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "will",
-        "with",
-        "you",
-        "your",
-    ]
-)
+# An amount is one word with its sign, currency and percent, so that "€5" never supports "$5".
+_AMOUNT = r"(?:(?<!\w)[-−+])?[$€£¥]?\d+(?:[.,]\d+)*%?"
+_IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_WORD = re.compile(rf"{_AMOUNT}|{_IDEOGRAPH}|(?:(?!{_IDEOGRAPH})[^\W_])+(?:['’](?:(?!{_IDEOGRAPH})[^\W_])+)*")
+_SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s|$)|[。！？]|(?=\n)|\Z)", re.S)
+_COMMON_WORDS = """
+a an and are as at be been by can do for from has have how i if in is it its may more my no not of on or our so
+that the their them then there these they this to us was we what when where which who will with you your
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
 
 
 class _Word(msgspec.Struct, frozen=True):
@@ -134,13 +88,18 @@ def _words(text: str) -> list[_Word]:
     return [_Word(m.group().casefold(), *m.span()) for m in _WORD.finditer(text)]
 
 
+def _gram(words: Sequence[_Word], at: int) -> tuple[str, ...]:
+    return tuple(word.text for word in words[at : at + RUN_WORDS_MIN])
+
+
 def _index(sources: Sequence[Sequence[_Word]]) -> dict[tuple[str, ...], list[tuple[int, int]]]:
     """Where each run of RUN_WORDS_MIN words begins: (source, word)."""
     index: dict[tuple[str, ...], list[tuple[int, int]]] = {}
     for source, words in enumerate(sources):
-        for i in range(len(words) - RUN_WORDS_MIN + 1):
-            gram = tuple(word.text for word in words[i : i + RUN_WORDS_MIN])
-            index.setdefault(gram, []).append((source, i))
+        for at in range(len(words) - RUN_WORDS_MIN + 1):
+            places = index.setdefault(_gram(words, at), [])
+            if len(places) < PLACES_MAX:
+                places.append((source, at))
     return index
 
 
@@ -151,27 +110,27 @@ def _longest_run(
     sources: Sequence[Sequence[_Word]],
     index: dict[tuple[str, ...], list[tuple[int, int]]],
 ) -> _Run | None:
+    """The longest run that begins and ends in words `[first, last)` of the reply."""
     best: _Run | None = None
-    for i in range(first, last - RUN_WORDS_MIN + 1):
-        gram = tuple(word.text for word in words[i : i + RUN_WORDS_MIN])
-        for source, at in index.get(gram, ()):
-            length = _common(words[i:last], sources[source][at:])
-            if (best is None or length > best.length) and _says_something(words[i : i + length]):
-                best = _Run(source, at, i, length)
+    for at in range(first, last - RUN_WORDS_MIN + 1):
+        for source, place in index.get(_gram(words, at), ()):
+            length = _common(words, at, last, sources[source], place)
+            if (best is None or length > best.length) and _says_something(words[at : at + length]):
+                best = _Run(source, place, at, length)
     return best
 
 
-def _common(a: Sequence[_Word], b: Sequence[_Word]) -> int:
+def _common(a: Sequence[_Word], at: int, last: int, b: Sequence[_Word], place: int) -> int:
+    """How many words from `a[at]` (before `a[last]`) and from `b[place]` are the same."""
     length = 0
-    for x, y in zip(a, b, strict=False):
-        if x.text != y.text:
-            break
+    while at + length < last and place + length < len(b) and a[at + length].text == b[place + length].text:
         length += 1
     return length
 
 
 def _says_something(words: Sequence[_Word]) -> bool:
-    return sum(word.text not in _COMMON for word in words) >= RUN_CONTENT_WORDS_MIN
+    content = sum(word.text not in _COMMON for word in words)
+    return content >= RUN_CONTENT_WORDS_MIN and sum(len(word.text) for word in words) >= RUN_CHARACTERS_MIN
 
 
 def _citation(run: _Run, words: Sequence[_Word], source: Sequence[_Word], passage: Passage) -> Citation:

@@ -33,11 +33,17 @@ PERSON_ASKED = Canned(
 )
 WELCOME = Canned(text="You're welcome. Is there anything else I can look up for you?")
 
+WISH_CHARACTERS_MAX = 120
+
 _GREETING = re.compile(r"\W*(hi|hello|hey|good (morning|afternoon|evening|day))( there)?\W*", re.I)
 _THANKS = re.compile(r"\W*(thanks|thank you|thx|cheers)( (a lot|so much|very much))?\W*", re.I)
+# The whole message is the wish: one that only mentions a person is searched for like any other.
 _PERSON = re.compile(
-    r"\b(talk|speak|chat|connect me|put me through|transfer me|hand me over) (to|with) (a |an |some)?"
-    r"(real |human |live )?(person|human|agent|representative|someone|somebody|one)\b",
+    r"\W*(?:(?:hi|hello|please|sorry)\W+)?"
+    r"(?:(?:can|could|may) i (?:please )?|i(?:'d|’d| would)? (?:like|want|need|wish|prefer) to |let me |please )?"
+    r"(?:(?:talk|speak|chat) (?:to|with)|(?:connect|transfer|put) me (?:through )?(?:to|with)|get me) "
+    r"(?:an? |some|your )?(?:real |human |live )?(?:person|human|human being|agent|representative|someone|somebody)"
+    r"(?: (?:please|now))*\W*",
     re.I,
 )
 
@@ -48,6 +54,6 @@ def reply_without_search(text: str, agent: Agent) -> Canned | None:
         return Canned(text=agent.greeting)
     if _THANKS.fullmatch(text):
         return WELCOME
-    if _PERSON.search(text):
+    if len(text) <= WISH_CHARACTERS_MAX and _PERSON.fullmatch(text):
         return PERSON_ASKED
     return None

@@ -1,0 +1,82 @@
+"""Which host owns an actor: the same answer everywhere, and few moves when hosts come and go."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors import placement
+from flotilla.core.ids import ActorId
+from flotilla.core.members import Member
+
+ACTORS = [ActorId("t", "session", f"s_{n}") for n in range(4000)]
+
+
+def hosts(*names: str, capacity: float = 1.0) -> list[Member]:
+    return [Member(role="host", name=n, life=n, address="x:1", capacity=capacity) for n in names]
+
+
+def owners(members: list[Member]) -> dict[ActorId, str]:
+    return {actor: placement.owner(actor, members).name for actor in ACTORS}  # type: ignore[union-attr]
+
+
+def test_without_hosts_nobody_owns_an_actor() -> None:
+    assert placement.owner(ACTORS[0], []) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=6, unique=True), st.randoms())
+def test_the_answer_does_not_depend_on_the_order_or_the_life_of_hosts(names: list[str], chance) -> None:
+    members = hosts(*names)
+    shuffled = [Member(role="host", name=m.name, life="new", address="y:2") for m in members]
+    chance.shuffle(shuffled)
+    for actor in ACTORS[:20]:
+        assert placement.owner(actor, members).name == placement.owner(actor, shuffled).name  # type: ignore
+
+
+def test_the_answer_is_the_same_in_another_process() -> None:
+    code = (
+        "from tests.actors.test_placement import *;"
+        "print([placement.owner(a, hosts('a', 'b', 'c')).name for a in ACTORS[:50]])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str([placement.owner(a, hosts("a", "b", "c")).name for a in ACTORS[:50]])  # type: ignore
+
+
+def test_hosts_of_one_capacity_own_equal_shares() -> None:
+    shares = Counter(owners(hosts("a", "b", "c", "d")).values())
+    assert all(850 < share < 1150 for share in shares.values()) and len(shares) == 4
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 8))
+def test_a_new_host_takes_its_share_and_moves_nothing_else(n: int) -> None:
+    before = owners(hosts(*(f"h-{i}" for i in range(n))))
+    after = owners(hosts(*(f"h-{i}" for i in range(n + 1))))
+    moved = [actor for actor in ACTORS if before[actor] != after[actor]]
+    assert all(after[actor] == f"h-{n}" for actor in moved)
+    share = len(ACTORS) / (n + 1)
+    assert 0.8 * share < len(moved) < 1.2 * share
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(2, 6), st.data())
+def test_a_host_that_goes_moves_only_what_was_its_own(n: int, data: st.DataObject) -> None:
+    names = [f"h-{i}" for i in range(n)]
+    gone = data.draw(st.sampled_from(names))
+    before = owners(hosts(*names))
+    after = owners(hosts(*(name for name in names if name != gone)))
+    assert all(after[actor] == owner for actor, owner in before.items() if owner != gone)
+
+
+def test_a_host_of_three_times_the_capacity_owns_three_times_as_many() -> None:
+    shares = Counter(owners(hosts("a") + hosts("b", capacity=3.0)).values())
+    assert 2.6 < shares["b"] / shares["a"] < 3.4
+
+
+def test_a_host_without_capacity_owns_nothing_while_there_is_another() -> None:
+    assert set(owners(hosts("a", capacity=0.0) + hosts("b")).values()) == {"b"}
