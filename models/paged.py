@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import count
 from pathlib import Path
@@ -147,7 +148,7 @@ def _start(settings: EngineSettings) -> VllmModel:
 
 def _import_vllm() -> None:
     """Late, because the environment has to be set first, and it takes seconds."""
-    import vllm.v1.engine.async_llm  # noqa: PLC0415  # pyright: ignore[reportUnusedImport]
+    import_module("vllm.v1.engine.async_llm")
 
 
 def _engine(settings: EngineSettings, *, cpu: bool) -> AsyncLLM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -14,10 +15,13 @@ from flotilla.core.facts import (
     ReplyCompleted,
     ReplyFailed,
     ReplyInterrupted,
+    SessionOpened,
 )
 from flotilla.core.generation import Usage
+from flotilla.core.ids import ActorId, new_id
 from flotilla.core.knowledge import Hit, Passage
 from flotilla.core.limits import LIMITS, Limits
+from flotilla.core.ports import Journal
 from flotilla.core.session import Session
 from flotilla.core.signals import Effect, Signal
 
@@ -176,3 +180,25 @@ def check(world: World) -> None:
     for end in world.ends():
         if not isinstance(end, ReplyFailed):
             assert world.shown.get(end.turn, "") == end.text, "what was seen is what is recorded"
+
+
+# -- journals
+
+NOW = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
+OPENED = SessionOpened(agent="bank", customer="Zoë 👩‍👩‍👧", metadata={"n": [1, None, {"k": "v"}]})
+
+
+def actor(tenant: str = "t1", name: str | None = None, kind: str = "session") -> ActorId:
+    return ActorId(tenant, kind, name or new_id("s"))
+
+
+def message(n: int, text: str = "Hello") -> MessageAccepted:
+    return MessageAccepted(turn=f"t_{n}", id=f"c-{n}", text=text)
+
+
+async def append(journal: Journal, id: ActorId, expected: int, *facts, unfinished: bool = False) -> None:
+    await journal.append(id, expected, facts, at=NOW, unfinished=unfinished)
+
+
+async def facts_of(journal: Journal, id: ActorId) -> list:
+    return [recorded.fact for recorded in await journal.read(id)]

@@ -19,6 +19,7 @@ from actors.work import Work
 from flotilla.core import signals
 from flotilla.core.clock import SystemClock
 from flotilla.core.errors import Unavailable
+from flotilla.core.facts import MessageAccepted, ReplyCompleted
 from flotilla.core.ids import ActorId
 from flotilla.core.knowledge import Hit
 from flotilla.core.limits import Limits
@@ -162,7 +163,7 @@ class Cluster:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(4):
-            while not condition():
+            while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
 
@@ -183,3 +184,12 @@ def join(events: list[dict[str, Any]], said: str = "") -> str:
 
 def text_of(events: list[dict[str, Any]]) -> str:
     return events[-1]["data"]["text"]
+
+
+async def complete(cluster: Cluster, actor: ActorId, events: list[dict], ends: int = 1) -> None:
+    """Every durable event once and in order, and each accepted message answered once."""
+    facts = await cluster.facts(actor)
+    assert durable(events) == list(range(1, len(durable(events)) + 1))
+    accepted = [f.turn for f in facts if isinstance(f, MessageAccepted)]
+    assert [f.turn for f in facts if isinstance(f, ReplyCompleted)] == accepted
+    assert len(accepted) == ends

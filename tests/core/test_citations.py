@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def check(found: tuple[Citation, ...], reply: str, texts: dict[str, str]) -> Non
         assert citation.quote and citation.quote in texts[citation.passage]
         assert 0 <= citation.start < citation.end <= len(reply)
     spans = [(citation.start, citation.end) for citation in found]
-    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     assert len(found) <= citations.CITATIONS_MAX
     assert 0.0 <= citations.support(reply, found) <= 1.0
 

@@ -6,10 +6,9 @@ import msgspec
 import pytest
 
 from flotilla.core import signals
-from flotilla.core.errors import Conflict, FlotillaError, LimitReached, NotFound, Refused
+from flotilla.core.errors import Conflict, LimitReached, NotFound, Refused
 from flotilla.core.facts import (
     HandoffRequested,
-    MessageAccepted,
     ReplyCompleted,
     ReplyFailed,
     ReplyInterrupted,
@@ -21,7 +20,7 @@ from flotilla.core.limits import Limits
 from flotilla.core.policy import intents
 from flotilla.core.session import Session
 from flotilla.core.signals import Answer, Generate, Record, Retrieve, Say, Stop
-from tests.build import CITED, MADE_UP, QUESTION, World, check, hit, problem, state
+from tests.build import MADE_UP, QUESTION, World, check, hit, problem, state
 
 FEW = Limits(pending_turns_max=2, messages_per_session_max=3)
 
@@ -266,58 +265,3 @@ def test_a_search_that_ran_twice_starts_one_reply() -> None:
     found = world.next_signal()
     world.step()
     assert world.session.on(found) == ()
-
-
-# -- honesty
-
-
-@pytest.mark.parametrize("hits", [(), (hit(similarity=0.1),), (hit(similarity=-0.2),)])
-def test_without_a_close_passage_it_says_that_it_does_not_know_and_offers_a_person(hits: tuple) -> None:
-    world = World(hits=hits).open()
-    world.post()
-    world.finish()
-    done = world.completed()
-    assert done.text == intents.DONT_KNOW.text and done.offers_person
-    assert not done.citations and not done.model
-    check(world)
-
-
-def test_a_cited_reply_stands_as_it_was_made() -> None:
-    world = World().open()
-    world.post()
-    world.finish()
-    done = world.completed()
-    assert done.text == CITED and done.citations and not done.offers_person and done.confidence == 1.0
-
-
-@pytest.mark.parametrize(
-    ("reply", "closing"),
-    [(MADE_UP, intents.NOT_SURE), ("", intents.DONT_KNOW.text), (" \n", intents.DONT_KNOW.text)],
-)
-def test_a_reply_that_nothing_supports_says_so_behind_what_was_said(reply: str, closing: str) -> None:
-    world = World(reply=reply).open()
-    world.post()
-    world.finish()
-    done = world.completed()
-    assert done.text == reply + closing and done.offers_person and not done.citations
-    check(world)
-
-
-def test_the_history_of_a_conversation_is_bounded_and_reaches_the_model() -> None:
-    world = World().open()
-    for n in range(9):
-        world.post(f"{QUESTION} {n}", id=f"c-{n}")
-        world.finish()
-    prompts = [e.prompt for e in world.performed if isinstance(e, Generate)]
-    assert len(world.session.history) == 8
-    assert [m.text for m in prompts[-1].messages if CITED in m.text][-1:] == [CITED]
-
-
-def test_a_refused_signal_leaves_no_trace() -> None:
-    world = World().open()
-    before = state(world.session)
-    for bad in (signals.Post(id="c", text=" "), signals.Post(id="", text="x")):
-        with pytest.raises(FlotillaError):
-            world.feed(bad)
-    assert state(world.session) == before
-    assert not any(isinstance(fact, MessageAccepted) for fact in world.facts)

@@ -11,8 +11,8 @@ from tests.fleet import TestFleet
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[TestFleet]:
-    """Real Ray, Serve, PostgreSQL, Valkey, LanceDB and embedder; replies of 40 tokens a second."""
-    fleet = TestFleet(FLOTILLA_SCRIPTED_TOKEN_S="0.025")
+    """Real Ray, Serve, PostgreSQL, Valkey, LanceDB and embedder; replies of 10 tokens a second."""
+    fleet = TestFleet(FLOTILLA_SCRIPTED_TOKEN_S="0.1")
     try:
         fleet.up().know()
         yield fleet
