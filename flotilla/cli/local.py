@@ -19,7 +19,8 @@ from flotilla.stores.embedded import Postgres, Valkey
 
 MARK = "FLOTILLA_RUN"
 """Every process of a fleet has this variable, with the fleet's name, so that `down` stops those alone."""
-STOP_TIMEOUT_S = 10.0
+# GCS takes longer than this to say good-bye, and has nothing to lose.
+STOP_TIMEOUT_S = 3.0
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
