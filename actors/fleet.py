@@ -26,6 +26,8 @@ from flotilla.views.events import Frame
 RETRY_FIRST_S = 0.02
 RETRY_MOST_S = 0.5
 ASK_PATIENCE_S = 10.0
+# A try: shorter than the patience, so that a host that fell silent leaves time for its successor.
+ASK_TRY_S = 5.0
 
 _answer = msgspec.msgpack.Decoder(signals.Accepted).decode
 
@@ -36,6 +38,8 @@ class Fleet:
         self._roster = roster
         self._clock = clock
         self.rewound = 0
+        # A host that is out of the fleet without having closed its sockets: what waits for it must not.
+        roster.on_gone(links.drop)
 
     # -- asking
 
@@ -82,7 +86,7 @@ class Fleet:
             self._roster.suspect(owner)
             raise
         try:
-            return await link.ask("ask", body)
+            return await link.ask("ask", body, timeout_s=ASK_TRY_S)
         except Unavailable:
             if link.lost:
                 self._roster.suspect(owner)
@@ -96,12 +100,9 @@ class Fleet:
 
     # -- following
 
-    async def follow(self, actor: ActorId, after: int, offset: int | None = None) -> AsyncGenerator[Frame]:
-        """Every event with `seq > after`, once and in order, for as long as somebody listens.
-
-        With an `offset`, `after` is the seq of a message whose reply was being read: of that reply the
-        text comes from `offset` on. Goes on over the death of hosts.
-        """
+    async def follow(self, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Frame]:
+        """Every event with `seq > after`, once and in order, for as long as somebody listens; of the reply
+        that was under way at `after`, the text from character `offset` on. Goes on over the death of hosts."""
         place, pause_s = _Place(after, offset), RETRY_FIRST_S
         while True:
             try:
@@ -121,7 +122,7 @@ class Fleet:
 
     async def _follow_owner(self, actor: ActorId, place: _Place) -> AsyncGenerator[Frame]:
         owner = self._owner(actor)
-        body = frames.encode(frames.FollowFrame(actor, place.after, place.turn, place.offset))
+        body = frames.encode(frames.FollowFrame(actor, place.after, place.offset))
         try:
             link = await self._links.to(owner.address)
             async with aclosing(link.call("follow", body)) as items:
@@ -144,13 +145,14 @@ class _Gap(Exception):
 class _Place:
     """How far a follower has come: the last durable event, and the text of the reply under way."""
 
-    def __init__(self, after: int, offset: int | None) -> None:
+    def __init__(self, after: int, offset: int) -> None:
         self.after = after
-        self.turn = after if offset is not None else 0
-        self.offset = offset or 0
-        # Who has seen text of a reply has seen that it started.
-        self._skip_started = offset is not None
+        self.offset = offset
         self.rewound = 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.after}:{self.offset}" if self.offset else f"{self.after}"
 
     def take(self, frame: Frame) -> list[Frame]:
         """What to hand on, in order, now that `frame` has come."""
@@ -159,20 +161,25 @@ class _Place:
         if frame.seq <= self.after:
             return []
         self.after = frame.seq
-        if self._skip_started and events.open_envelope(frame.json).type == "reply.started":
-            self._skip_started = False
-            return []
-        return [frame]
+        if events.open_envelope(frame.json).type in _BOUNDS:
+            self.offset = 0
+        return [self._named(frame)]
 
     def _take_delta(self, frame: Frame, offset: int) -> list[Frame]:
-        if frame.seq != self.turn:
-            self.turn, self.offset = frame.seq, 0
         if offset > self.offset:
             raise _Gap
         back: list[Frame] = []
         if offset < self.offset:
+            self.offset = offset
             turn = events.open_envelope(frame.json).turn or ""
-            back.append(events.rewound(frame.seq, turn, offset))
+            back.append(self._named(events.rewound(frame.seq, turn, offset)))
             self.rewound += 1
         self.offset = offset + frame.length
-        return [*back, frame]
+        return [*back, self._named(frame)]
+
+    def _named(self, frame: Frame) -> Frame:
+        return msgspec.structs.replace(frame, id=self.id)
+
+
+# A reply's text is counted from the first of these to the second.
+_BOUNDS = events.TURN_ENDS | {"reply.started"}

@@ -11,20 +11,20 @@ from flotilla.core.limits import LIMITS
 
 
 class Follower:
-    def __init__(
-        self, after: int, turn: int = 0, offset: int = 0, frames_max: int = LIMITS.follower_events_max
-    ) -> None:
+    """`after` is the last event that it has seen, `offset` how many characters of the reply that was
+    under way then."""
+
+    def __init__(self, after: int, offset: int = 0, frames_max: int = LIMITS.follower_events_max) -> None:
         self.after = after
-        self.turn = turn
         self.offset = offset
         self._frames_max = frames_max
         self._frames: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._end: FlotillaError | None = None
 
-    def seen_of(self, turn: int) -> int:
-        """How many characters of the reply to message `turn` (a seq) have been seen."""
-        return self.offset if turn == self.turn else 0
+    def seen_of(self, started: int) -> int:
+        """How many characters it has seen of the reply that was started with event `started`."""
+        return self.offset if started <= self.after else 0
 
     @property
     def ended(self) -> bool:
@@ -32,6 +32,8 @@ class Follower:
 
     def put(self, frame: bytes) -> None:
         """A reader that falls too far behind is let go, with what it needs to resume."""
+        if self.ended:  # what comes behind a gap would not join
+            return None
         if len(self._frames) >= self._frames_max:
             return self.end(
                 LimitReached(

@@ -14,12 +14,11 @@ class AskFrame(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FollowFrame(msgspec.Struct, frozen=True, array_like=True):
-    """Everything of `actor` with `seq > after`; of the reply to message `turn` (a seq), if it is still
-    under way, the text from `offset` on."""
+    """Everything of `actor` with `seq > after`; of the reply that was under way at `after`, the text from
+    character `offset` on."""
 
     actor: ActorId
     after: int
-    turn: int = 0
     offset: int = 0
 
 

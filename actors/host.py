@@ -49,7 +49,7 @@ class Host:
 
     async def _follow(self, frame: frames.FollowFrame) -> AsyncGenerator[bytes]:
         actor = await self.activate(frame.actor)
-        follower = Follower(frame.after, frame.turn, frame.offset)
+        follower = Follower(frame.after, frame.offset)
         actor.follow(follower)
         try:
             async for item in follower.frames():
@@ -101,9 +101,11 @@ class Host:
     async def recover(self, owns: Callable[[ActorId], bool]) -> int:
         """Wakes the actors of ours that have work to go on with and no activation; returns how many."""
         left = [id for id in await self._work.journal.unfinished() if owns(id) and id not in self._actors]
-        for id in left:
-            await self.activate(id)
-        return len(left)
+        done = await asyncio.gather(*map(self.activate, left), return_exceptions=True)
+        for id, outcome in zip(left, done, strict=True):
+            if isinstance(outcome, BaseException):
+                self._work.log.warning("actor.not_recovered", actor=str(id), reason=str(outcome))
+        return sum(not isinstance(outcome, BaseException) for outcome in done)
 
     async def run(self, me: Member, hosts: Callable[[], list[Member]]) -> None:
         """The host's housekeeping, for as long as it lives."""
@@ -121,4 +123,6 @@ class Host:
                 self.passivate_idle()
             except FlotillaError as error:
                 self._work.log.warning("housekeeping.failed", reason=error.detail)
+            except Exception:  # a bug must not end the care for all the others
+                self._work.log.exception("housekeeping.broke")
             await self._work.clock.sleep(self._work.limits.recover_every_s)

@@ -12,104 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import struct
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from enum import IntEnum
-from typing import cast
+from collections.abc import AsyncGenerator
 
 import msgspec
 
+from actors.listener import Handler, Listener
+from actors.wire import Frames, Op, check_size
 from flotilla.core.errors import FlotillaError, Overloaded, Problem, Unavailable, error_of
 from flotilla.core.limits import LIMITS
 
-Handler = Callable[[str, bytes], AsyncGenerator[bytes]]
-"""Answers a call: the method's name and its body in, items out."""
+__all__ = ["Handler", "Link", "Links", "Listener", "connect"]
 
-_HEADER = struct.Struct(">IBI")  # length of what follows the header, op, stream
-_READ_AT_MOST = 1 << 18
 _CREDIT_EVERY = LIMITS.link_window_items // 4
-
-
-class Op(IntEnum):
-    HELLO = 0
-    OPEN = 1
-    ITEM = 2
-    END = 3
-    ERROR = 4
-    CANCEL = 5
-    CREDIT = 6
-
-
-class _Frames(asyncio.Protocol):
-    """Cuts the byte stream into frames, and gathers frames into writes."""
-
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._out: list[bytes] = []
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self.closed = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of another class with the same methods.
-        self._transport = cast(asyncio.Transport, transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._writable.set()
-        if not self.closed.done():
-            self.closed.set_result(None)
-        self.on_lost()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    async def writable(self) -> None:
-        if not self._writable.is_set():
-            await self._writable.wait()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        at, end = 0, len(self._buffer)
-        while end - at >= _HEADER.size:
-            length, op, stream = _HEADER.unpack_from(self._buffer, at)
-            if length > LIMITS.link_frame_bytes_max:
-                return self.abort()
-            if end - at < _HEADER.size + length:
-                break
-            body = bytes(self._buffer[at + _HEADER.size : at + _HEADER.size + length])
-            at += _HEADER.size + length
-            self.on_frame(Op(op), stream, body)
-        del self._buffer[:at]
-        return None
-
-    def send(self, op: Op, stream: int, body: bytes = b"") -> None:
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._out.append(_HEADER.pack(len(body), op, stream) + body)
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(out))
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def on_frame(self, op: Op, stream: int, body: bytes) -> None:
-        raise NotImplementedError
-
-    def on_lost(self) -> None:
-        raise NotImplementedError
-
-
-# -- the calling end
 
 
 class _Call:
@@ -130,7 +45,7 @@ class _Call:
         self.arrived.set()
 
 
-class Link(_Frames):
+class Link(Frames):
     """The calling end of a link. Make one with `connect`."""
 
     def __init__(self, address: str) -> None:
@@ -187,9 +102,11 @@ class Link(_Frames):
             raise Unavailable(f"The link to {self.address} is down.", retry_after_s=0.5)
         if len(self._calls) >= LIMITS.link_calls_max:
             raise Overloaded(f"{len(self._calls)} calls are open to {self.address}.", retry_after_s=1.0)
+        content = method.encode() + b"\0" + body
+        check_size(content)
         self._last += 1
         call = self._calls[self._last] = _Call()
-        self.send(Op.OPEN, self._last, method.encode() + b"\0" + body)
+        self.send(Op.OPEN, self._last, content)
         return self._last, call
 
     def on_frame(self, op: Op, stream: int, body: bytes) -> None:
@@ -225,102 +142,6 @@ async def connect(address: str, token: str, *, timeout_s: float = 2.0) -> Link:
     return link
 
 
-# -- the answering end
-
-
-class _Work:
-    """One stream, as its handler sees it: how many items may still be sent."""
-
-    def __init__(self) -> None:
-        self.credit = LIMITS.link_window_items
-        self.more = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-
-    def grant(self, items: int) -> None:
-        self.credit += items
-        self.more.set()
-
-    async def spend(self) -> None:
-        while self.credit == 0:
-            self.more.clear()
-            await self.more.wait()
-        self.credit -= 1
-
-
-class _Answering(_Frames):
-    def __init__(self, handler: Handler, token: str, peers: set[_Answering]) -> None:
-        super().__init__()
-        self._handler = handler
-        self._token = token
-        self._trusted = False
-        self._work: dict[int, _Work] = {}
-        self._peers = peers
-        peers.add(self)
-
-    def on_frame(self, op: Op, stream: int, body: bytes) -> None:
-        if not self._trusted:
-            self._trusted = op is Op.HELLO and hmac.compare_digest(body, self._token.encode())
-            return None if self._trusted else self.abort()
-        if op is Op.OPEN:
-            work = self._work[stream] = _Work()
-            work.task = asyncio.get_running_loop().create_task(self._run(stream, work, body))
-        elif work := self._work.get(stream):
-            if op is Op.CREDIT:
-                work.grant(int.from_bytes(body, "big"))
-            elif op is Op.CANCEL and work.task is not None:
-                work.task.cancel()
-        return None
-
-    async def _run(self, stream: int, work: _Work, body: bytes) -> None:
-        method, _, payload = body.partition(b"\0")
-        try:
-            items = self._handler(method.decode(), payload)
-            async with contextlib.aclosing(items):
-                async for item in items:
-                    await work.spend()
-                    await self.writable()
-                    self.send(Op.ITEM, stream, item)
-            self.send(Op.END, stream)
-        except FlotillaError as error:
-            self.send(Op.ERROR, stream, msgspec.json.encode(error.problem()))
-        except Exception as error:
-            problem = FlotillaError(f"{type(error).__name__} in {method.decode()!r}.").problem()
-            self.send(Op.ERROR, stream, msgspec.json.encode(problem))
-            raise
-        finally:
-            self._work.pop(stream, None)
-
-    def on_lost(self) -> None:
-        self._peers.discard(self)
-        for work in self._work.values():
-            if work.task is not None:
-                work.task.cancel()
-
-
-class Listener:
-    """Answers links with `handler`."""
-
-    def __init__(self, handler: Handler, token: str) -> None:
-        self._handler = handler
-        self._token = token
-        self._peers: set[_Answering] = set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listens; returns HOST:PORT."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Answering(self._handler, self._token, self._peers), host, port
-        )
-        return f"{host}:{self._server.sockets[0].getsockname()[1]}"
-
-    async def aclose(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for peer in list(self._peers):
-            peer.abort()
-
-
 class Links:
     """The links of one process, by address: made when first needed, made again when lost."""
 
@@ -331,6 +152,11 @@ class Links:
 
     def known(self, address: str) -> Link | None:
         return self._links.get(address)
+
+    def drop(self, address: str) -> None:
+        """Breaks the link to an address where nobody is any more: what waits on it is told."""
+        if link := self._links.pop(address, None):
+            link.abort()
 
     async def to(self, address: str) -> Link:
         link = self._links.get(address)

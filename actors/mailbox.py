@@ -25,11 +25,13 @@ class Mailbox:
         return len(self._control) + len(self._turns)
 
     def put(self, signal: Signal, ticket: Ticket | None = None) -> None:
-        """Raises `LimitReached` if an ask finds the mailbox full; the actor's own work always gets in,
-        as it is bounded by what runs."""
-        if ticket is not None and len(self) >= self._signals_max:
-            raise LimitReached(f"{len(self)} messages wait for this actor.", retry_after_s=1.0)
-        if isinstance(signal, Interrupt | Close):
+        """Raises `LimitReached` if an ask finds its queue full: a stop gets in however many messages
+        wait. The actor's own work always gets in, as it is bounded by what runs."""
+        control = isinstance(signal, Interrupt | Close)
+        waiting = len(self._control if control else self._turns)
+        if ticket is not None and waiting >= self._signals_max:
+            raise LimitReached(f"{waiting} messages wait for this actor.", retry_after_s=1.0)
+        if control:
             self._control.append((signal, ticket))
         elif not self._merged(signal):
             self._turns.append((signal, ticket))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flotilla.core.clock import Clock
@@ -21,6 +22,11 @@ class Roster:
         self._log = log
         self._members: dict[str, list[Member]] = {role: [] for role in roles}
         self._suspects: dict[str, float] = {}
+        self._on_gone: list[Callable[[str], None]] = []
+
+    def on_gone(self, tell: Callable[[str], None]) -> None:
+        """`tell(address)` is called when nobody of the fleet is at an address any more."""
+        self._on_gone.append(tell)
 
     def members(self, role: str) -> list[Member]:
         """Those that are believed alive; the suspects too when nobody else is left."""
@@ -33,10 +39,17 @@ class Roster:
 
     async def refresh(self) -> None:
         """Raises `Unavailable` if the directory is down; what was known stays known."""
+        before = self._addresses()
         for role in self._members:
             self._members[role] = await self._directory.members(role)
+        for address in before - self._addresses():
+            for tell in self._on_gone:
+                tell(address)
         alive = {member.life for members in self._members.values() for member in members}
         self._suspects = {life: until for life, until in self._suspects.items() if life in alive}
+
+    def _addresses(self) -> set[str]:
+        return {member.address for members in self._members.values() for member in members}
 
     async def run(self) -> None:
         while True:

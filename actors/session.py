@@ -27,10 +27,13 @@ from flotilla.core.facts import (
     ReplyInterrupted,
 )
 from flotilla.core.ids import ActorId
+from flotilla.core.limits import LIMITS
 from flotilla.core.session import Session
 from flotilla.core.signals import Effect, Signal
 from flotilla.views import events
 
+HISTORY_PAGE = LIMITS.follower_events_max // 2
+MORE = Unavailable("There is more.", next="Connect again for the rest.", retry_after_s=0.0)
 MOVED = Unavailable("The conversation goes on at another host.", next="Connect again.", retry_after_s=0.1)
 
 
@@ -118,6 +121,9 @@ class SessionActor:
             except FlotillaError as error:
                 self._work.log.warning("activation.lost", actor=str(self.id), reason=error.detail)
                 self.lose()
+            except Exception:  # a bug: memory can't be trusted, the record can
+                self._work.log.exception("activation.broke", actor=str(self.id))
+                self.lose()
 
     async def _handle(self, signal: Signal, ticket: Ticket | None) -> None:
         """Raises when what is in memory has run ahead of the record: then the record is read again."""
@@ -127,29 +133,41 @@ class SessionActor:
             effects = self.session.on(signal)
         except FlotillaError as error:  # refused: nothing has changed
             return _refuse(ticket, error)
+        except Exception:
+            _refuse(ticket, _broke(signal))
+            raise
         try:
             for effect in effects:
                 await self._perform(effect, signal, ticket)
-        except FlotillaError as error:
-            _refuse(ticket, error)
+        except Exception as error:
+            _refuse(ticket, error if isinstance(error, FlotillaError) else _broke(signal))
             raise
 
     async def _catch_up(self) -> None:
         """Between two signals nothing moves, so a newcomer misses nothing and sees nothing twice."""
         while self._newcomers:
-            follower = self._newcomers.pop()
-            if follower.ended:
-                continue
-            if follower.after < self._recorded:
-                for recorded in await self._work.journal.read(self.id, after=follower.after):
-                    follower.put(events.frame(recorded))
-            self._show_so_far(follower)
-            self.followers.append(follower)
+            follower = self._newcomers[-1]
+            if not follower.ended and await self._show_history(follower):
+                self._show_so_far(follower)
+                self.followers.append(follower)
+            self._newcomers.remove(follower)
+
+    async def _show_history(self, follower: Follower) -> bool:
+        """False if there is more of it than a follower is given at once: it comes again for the rest."""
+        if follower.after >= self._recorded:
+            return True
+        page = await self._work.journal.read(self.id, after=follower.after, limit=HISTORY_PAGE)
+        for recorded in page:
+            follower.put(events.frame(recorded))
+        if page and page[-1].seq < self._recorded:
+            follower.end(MORE)
+            return False
+        return True
 
     def _show_so_far(self, follower: Follower) -> None:
         """The reply under way, from the character on that the follower has not seen."""
         turn = self.session.turn
-        seen = follower.seen_of(turn.seq) if turn else 0
+        seen = follower.seen_of(turn.started_seq) if turn else 0
         if turn is not None and len(self._shown) > seen:
             follower.put(events.delta_frame(turn.seq, turn.id, seen, self._shown[seen:]))
 
@@ -256,6 +274,12 @@ class SessionActor:
     def _report(self, signal: Signal) -> None:
         if not self.lost:
             self.deliver(signal)
+
+
+def _broke(signal: Signal) -> FlotillaError:
+    return FlotillaError(
+        f"{type(signal).__name__} could not be handled.", next="Try again.", retry_after_s=1.0
+    )
 
 
 def _refuse(ticket: Ticket | None, error: FlotillaError) -> None:

@@ -55,7 +55,8 @@ class Work:
                 )
                 taken_ms = (self.clock.monotonic() - begun) * 1000
                 return signals.Found(turn=effect.turn, hits=hits, retrieval_ms=round(taken_ms, 2))
-            except FlotillaError as error:
+            except Exception as broken:
+                error = self._said_plainly(broken)
                 if not self._patient(error, begun, self.limits.retrieval_patience_s):
                     return signals.Failed(turn=effect.turn, problem=error.problem())
                 await self.clock.sleep(pause_s)
@@ -75,7 +76,8 @@ class Work:
                         said += signal.text if isinstance(signal, signals.Streamed) else ""
                         yield signal
                 return
-            except FlotillaError as error:
+            except Exception as broken:
+                error = self._said_plainly(broken)
                 if not self._patient(error, begun, self.limits.model_patience_s):
                     yield signals.Failed(turn=effect.turn, problem=error.problem())
                     return
@@ -91,8 +93,16 @@ class Work:
                 if isinstance(part, Finished):
                     watch.finished(part)
                     yield signals.Generated(turn=turn, usage=part.usage)
-                else:
-                    yield signals.Streamed(turn=turn, text=part.text)
+                    return
+                yield signals.Streamed(turn=turn, text=part.text)
+        raise FlotillaError(f"The model {self.model.name} ended a reply without saying so.")
+
+    def _said_plainly(self, error: Exception) -> FlotillaError:
+        """A bug behind a door ends the turn that met it, with an error, and not the session."""
+        if isinstance(error, FlotillaError):
+            return error
+        self.log.error("door.broke", exc_info=error)
+        return FlotillaError("The reply could not be made.", next="Send the message again with another id.")
 
     def _patient(self, error: FlotillaError, begun: float, patience_s: float) -> bool:
         passing = isinstance(error, Unavailable | Overloaded)

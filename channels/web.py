@@ -36,7 +36,7 @@ def parse(text: str) -> Frame:
     """Raises `Refused` for what can't be read, with the field if there is one."""
     try:
         return _decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         # msgspec ends its messages with the place: "… - at `$.text`"
         what, _, where = str(error).partition(" - at `$")
         field = where.rstrip("`").lstrip(".") or None

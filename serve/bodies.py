@@ -66,13 +66,13 @@ def check_metadata(metadata: dict[str, Any]) -> None:
     check_text(msgspec.json.encode(metadata).decode(), field="metadata", bytes_max=LIMITS.metadata_bytes_max)
 
 
-def parse_place(text: str | None, *, field: str) -> tuple[int, int | None]:
-    """`SEQ` or `SEQ:OFFSET`, as in SSE ids; (0, None) for nothing."""
+def parse_place(text: str | None, *, field: str) -> tuple[int, int]:
+    """`SEQ` or `SEQ:OFFSET`, as in SSE ids; (0, 0) for nothing."""
     if not text:
-        return 0, None
+        return 0, 0
     seq, _, offset = text.partition(":")
     if not seq.isdecimal() or (offset and not offset.isdecimal()) or len(text) > 32:
         raise Refused(
             f"`{field}` is SEQ or SEQ:OFFSET.", field=field, next="Send the last id that you have seen."
         )
-    return int(seq), int(offset) if offset else None
+    return int(seq), int(offset or 0)

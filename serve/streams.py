@@ -29,7 +29,7 @@ async def check_place(doors: Doors, actor: ActorId, after: int) -> None:
         )
 
 
-async def live(doors: Doors, actor: ActorId, after: int, offset: int | None = None) -> AsyncGenerator[Frame]:
+async def live(doors: Doors, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Frame]:
     """What has happened since `after` and what happens from now on, until the session is closed."""
     async with aclosing(doors.fleet.follow(actor, after, offset)) as frames:
         async for frame in frames:

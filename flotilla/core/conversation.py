@@ -9,6 +9,7 @@ from typing import assert_never
 import msgspec
 
 from flotilla.core.agents import AGENTS, Agent
+from flotilla.core.errors import NotFound
 from flotilla.core.facts import (
     Fact,
     HandoffRequested,
@@ -32,6 +33,7 @@ class Turn(msgspec.Struct):
     seq: int
     text: str
     started: ReplyStarted | None = None
+    started_seq: int = 0
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -64,7 +66,14 @@ class Conversation:
 
     @property
     def agent(self) -> Agent:
+        """Raises `NotFound` if a release has taken the agent away since the session was opened."""
         assert self.opened is not None
+        if self.opened.agent not in AGENTS:
+            raise NotFound(
+                f"The agent {self.opened.agent!r} is gone.",
+                field="agent",
+                next="Open a session with another.",
+            )
         return AGENTS[self.opened.agent]
 
     def apply(self, fact: Fact) -> None:
@@ -90,7 +99,7 @@ class Conversation:
 
     def _started(self, fact: ReplyStarted) -> None:
         assert self.turn is not None and self.turn.id == fact.turn
-        self.turn.started = fact
+        self.turn.started, self.turn.started_seq = fact, self.seq
 
     def _ended(self, text: str) -> None:
         turn = self.turns.popleft()

@@ -108,6 +108,7 @@ class Session(Conversation):
                 field="id",
                 next="Choose an id of your own.",
             )
+        _ = self.agent
         if not signal.text.strip():
             raise Refused("`text` is empty.", field="text", next="Send at least one visible character.")
         if len(self.turns) >= self.limits.pending_turns_max:
@@ -133,26 +134,23 @@ class Session(Conversation):
         if self.closed:
             return (signals.Answer(value=self.view()),)
         stops = tuple(signals.Stop(turn=turn.id) for turn in list(self.turns)[:1])
-        facts: list[Fact] = []
-        for turn in tuple(self.turns):
-            facts.append(ReplyInterrupted(turn=turn.id, text=self.said))
-            self.apply(facts[-1])
-        facts.append(SessionClosed())
-        self.apply(facts[-1])
-        return (
-            *stops,
-            signals.Record(facts=tuple(facts), unfinished=False),
-            signals.Answer(value=self.view()),
-        )
+        ends = [
+            ReplyInterrupted(turn=turn.id, text="" if n else self.said) for n, turn in enumerate(self.turns)
+        ]
+        record = self._record(*ends, SessionClosed())
+        return (*stops, record, signals.Answer(value=self.view()))
 
     def _on_woken(self, signal: signals.Woken) -> tuple[Effect, ...]:
         turn = self.turn
         if turn is None:
             return ()
         self.said = signal.said
-        if turn.started is None:
-            return self._begin()
-        return self._proceed(turn, turn.started)
+        try:
+            _ = self.agent
+        except NotFound as error:  # a release took it away while its turns were open
+            problem = error.problem()
+            return (self._record(*(ReplyFailed(turn=turn.id, problem=problem) for turn in self.turns)),)
+        return self._begin() if turn.started is None else self._proceed(turn, turn.started)
 
     # -- a turn
 

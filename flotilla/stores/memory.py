@@ -92,7 +92,8 @@ class MemoryDirectory:
         self._members[member.role, member.name] = member
 
     async def leave(self, member: Member) -> None:
-        self._members.pop((member.role, member.name), None)
+        if self._members.get((member.role, member.name)) == member:
+            del self._members[member.role, member.name]
 
     async def members(self, role: str) -> list[Member]:
         return [member for (of, _), member in sorted(self._members.items()) if of == role]

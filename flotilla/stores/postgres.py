@@ -27,6 +27,12 @@ COMMAND_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 5_137_204
 
 _DOWN = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, TimeoutError)
+# Shut down or starting, deadlocked or cancelled, failed over to a replica: all pass by themselves.
+_PASSING = (
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Fact).decode
 
@@ -85,6 +91,8 @@ class PostgresJournal:
         return None
 
     async def _commit(self, batch: Sequence[_Append]) -> None:
+        # In one order everywhere: two hosts that lock the same keys in different orders would deadlock.
+        batch = sorted(batch, key=lambda append: (append.actor, append.expected))
         rows = [(a, a.expected + i, fact) for a in batch for i, fact in enumerate(a.facts, 1)]
         # An actor appends once a batch, unless its host lost track: then the later word stands.
         state = {a.actor: a.unfinished for a in batch}
@@ -150,7 +158,10 @@ def _settle(batch: Sequence[_Append], error: FlotillaError | None) -> None:
 
 
 def _recorded(row: asyncpg.Record) -> Recorded:
-    return Recorded(seq=row["seq"], at=row["at"], fact=_decode(row["body"]))
+    try:
+        return Recorded(seq=row["seq"], at=row["at"], fact=_decode(row["body"]))
+    except msgspec.DecodeError as error:
+        raise FlotillaError(f"Fact {row['seq']} can't be read: {error}.") from error
 
 
 @asynccontextmanager
@@ -159,13 +170,13 @@ async def _translated():
         yield
     except asyncpg.UniqueViolationError:
         raise Conflict("Another host has written to this actor's journal.") from None
-    except (asyncpg.DiskFullError, asyncpg.TooManyConnectionsError, asyncpg.OutOfMemoryError) as error:
+    except asyncpg.InsufficientResourcesError as error:  # disk, memory, connections
         raise Unavailable(
             f"PostgreSQL is out of room: {error}.",
             next="Free disk space or connections; nothing accepted is lost.",
             retry_after_s=5.0,
         ) from None
-    except (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, *_DOWN) as error:
+    except (*_PASSING, *_DOWN) as error:
         raise Unavailable(
             f"PostgreSQL does not answer ({type(error).__name__}).",
             next="Try again; nothing accepted is lost.",

@@ -24,6 +24,7 @@ HOT_LOG_KEPT_S = 3600
 BEAT_KEPT_MS = 3000
 WAITING_APPENDS_MAX = 20_000
 COMMAND_TIMEOUT_S = 2.0
+CONNECTIONS_MAX = 16
 
 _DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
 
@@ -35,16 +36,27 @@ if ARGV[1] == '0' then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return 1
 """
 
+# KEYS: the member's record, its role's names. ARGV: the record of the life that ends, its name.
+_LEAVE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SREM', KEYS[2], ARGV[2])
+return 1
+"""
+
 
 def connect(url: str) -> redis.Redis:
     """A client that opens its sockets where and when it is used."""
-    return redis.Redis.from_url(
+    # Commands past the pool wait for a connection; a plain pool would fail them.
+    pool = redis.BlockingConnectionPool.from_url(
         url,
         protocol=3,
         socket_timeout=COMMAND_TIMEOUT_S,
         socket_connect_timeout=COMMAND_TIMEOUT_S,
-        max_connections=16,
+        max_connections=CONNECTIONS_MAX,
+        timeout=COMMAND_TIMEOUT_S,
     )
+    return redis.Redis.from_pool(pool)
 
 
 @asynccontextmanager
@@ -148,6 +160,7 @@ class ValkeyDirectory:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._leave = client.register_script(_LEAVE)
 
     async def beat(self, member: Member) -> None:
         async with _translated():
@@ -158,8 +171,8 @@ class ValkeyDirectory:
 
     async def leave(self, member: Member) -> None:
         async with _translated():
-            await self._client.delete(_member_key(member))
-            await self._client.srem(_role_key(member.role), member.name)
+            keys = [_member_key(member), _role_key(member.role)]
+            await self._leave(keys, [msgspec.json.encode(member), member.name])
 
     async def members(self, role: str) -> list[Member]:
         async with _translated():

@@ -68,17 +68,17 @@ def _without_turn(fact: Fact) -> dict[str, Any]:
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """An event on its way. `offset` and `length` (characters) are set for deltas alone."""
+    """An event on its way. `offset` and `length` (characters) are set for deltas alone.
+
+    `id` is where its reader has come to with it, so that sending the id back goes on right behind it:
+    the last durable `SEQ`, and behind text `SEQ:OFFSET` with the characters seen of the reply under way.
+    """
 
     seq: int
     offset: int | None
     length: int
     json: bytes
-
-    @property
-    def id(self) -> str:
-        """The SSE id: `SEQ`, or `SEQ:OFFSET` for a delta."""
-        return f"{self.seq}" if self.offset is None else f"{self.seq}:{self.offset}"
+    id: str = ""
 
 
 def frame(recorded: Recorded) -> bytes:

@@ -92,7 +92,7 @@ class _Socket:
         self._actor = actor
         self._unreadable = 0
 
-    async def run(self, after: int, offset: int | None) -> None:
+    async def run(self, after: int, offset: int) -> None:
         out = asyncio.create_task(self._write(after, offset))
         back = asyncio.create_task(self._read())
         done, pending = await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +105,7 @@ class _Socket:
         if self._ws.application_state is WebSocketState.CONNECTED:
             await self._close(CLOSE_DONE)
 
-    async def _write(self, after: int, offset: int | None) -> None:
+    async def _write(self, after: int, offset: int) -> None:
         try:
             async with aclosing(streams.live(self._doors, self._actor, after, offset)) as frames:
                 async for frame in frames:

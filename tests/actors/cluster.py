@@ -134,7 +134,7 @@ class Cluster:
         self,
         actor: ActorId,
         after: int = 0,
-        offset: int | None = None,
+        offset: int = 0,
         ends: int = 1,
         fleet: Fleet | None = None,
     ) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ class Cluster:
         self,
         actor: ActorId,
         after: int = 0,
-        offset: int | None = None,
+        offset: int = 0,
         ends: int = 1,
         fleet: Fleet | None = None,
     ) -> list[Frame]:

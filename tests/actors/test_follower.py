@@ -72,5 +72,5 @@ async def test_the_first_reason_of_an_end_stands() -> None:
 
 
 def test_how_much_of_a_reply_was_seen_counts_for_that_reply_only() -> None:
-    follower = Follower(4, turn=4, offset=17)
-    assert follower.seen_of(4) == 17 and follower.seen_of(6) == 0
+    follower = Follower(4, offset=17)  # the reply under way at event 4 was started with event 3
+    assert follower.seen_of(3) == 17 and follower.seen_of(6) == 0

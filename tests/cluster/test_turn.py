@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tests.fleet import QUESTION, TestFleet, join, receive
 
@@ -61,7 +62,7 @@ def test_sse_streams_the_turn(fleet: TestFleet) -> None:
         lines = [line for line in answer.iter_lines() if line]
     ids = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-    assert ids[0] == "2" and ids[2] == "2:0" and ids[-1] == "4"
+    assert ids[0] == "2" and ids[2] == "3:3" and ids[-1] == "4"
     assert join(events) == events[-1]["data"]["text"]
 
 
@@ -78,27 +79,33 @@ def test_a_socket_that_comes_back_mid_reply_misses_nothing(fleet: TestFleet) -> 
     assert durable == list(range(1, 5))
 
 
-def test_resuming_behind_a_delta_goes_on_at_its_offset(fleet: TestFleet) -> None:
+def test_the_last_event_id_goes_on_right_behind_it(fleet: TestFleet) -> None:
     session = fleet.session()
     fleet.http.post(f"/v1/sessions/{session}/messages", json={"id": "m-1", "text": QUESTION})
+    seen: list[dict[str, Any]] = []
+    place = ""
     with fleet.http.stream("GET", f"/v1/sessions/{session}/stream") as answer:
         for line in answer.iter_lines():
-            if line.startswith("id: 2:") and line != "id: 2:0":
+            if line.startswith("id: "):
                 place = line.removeprefix("id: ")
-                break
-    offset = int(place.partition(":")[2])
+            elif line.startswith("data: "):
+                seen.append(json.loads(line.removeprefix("data: ")))
+                if sum(event["type"] == "reply.delta" for event in seen) == 2:
+                    break
+    assert place == f"3:{len(join(seen))}"
+    rest: list[dict[str, Any]] = []
     headers = {"Last-Event-ID": place}
     with fleet.http.stream("GET", f"/v1/sessions/{session}/stream", headers=headers) as answer:
-        rest = []
         for line in answer.iter_lines():
             if line.startswith("data: "):
                 rest.append(json.loads(line.removeprefix("data: ")))
                 if rest[-1]["type"] == "reply.completed":
                     break
-    assert rest[0]["type"] == "reply.delta" and rest[0]["data"]["offset"] == offset
-    assert [event["type"] for event in rest if event["type"] != "reply.delta"] == ["reply.completed"]
-    text = rest[-1]["data"]["text"]
-    assert text[:offset] + "".join(e["data"]["text"] for e in rest[:-1]) == text
+    # Neither a gap nor an overlap, in the events and in the text.
+    assert [event["seq"] for event in seen + rest if event["type"] != "reply.delta"] == [1, 2, 3, 4]
+    deltas = [event["data"] for event in seen + rest if event["type"] == "reply.delta"]
+    assert "".join(delta["text"] for delta in deltas) == rest[-1]["data"]["text"]
+    assert all(d["offset"] == sum(len(e["text"]) for e in deltas[:n]) for n, d in enumerate(deltas))
 
 
 def test_interrupt_stops_the_reply_and_keeps_what_was_said(fleet: TestFleet) -> None:
