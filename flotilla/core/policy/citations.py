@@ -28,7 +28,8 @@ PLACES_MAX = 8
 # An amount is one word with its sign, currency and percent, so that "€5" never supports "$5".
 _AMOUNT = r"(?:(?<!\w)[-−+])?[$€£¥]?\d+(?:[.,]\d+)*%?"
 _IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-_WORD = re.compile(rf"{_AMOUNT}|{_IDEOGRAPH}|(?:(?!{_IDEOGRAPH})[^\W_])+(?:['’](?:(?!{_IDEOGRAPH})[^\W_])+)*")
+_LETTERS = rf"(?:(?!{_IDEOGRAPH})[^\W_])+"
+_WORD = re.compile(rf"{_AMOUNT}|{_IDEOGRAPH}|{_LETTERS}(?:[_'’]{_LETTERS})*")
 _SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s|$)|[。！？]|(?=\n)|\Z)", re.S)
 _COMMON_WORDS = """
 a an and are as at be been by can do for from has have how i if in is it its may more my no not of on or our so
