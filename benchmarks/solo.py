@@ -13,7 +13,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from flotilla.core.generation import Prompt
 from models.settings import EngineSettings, engine_arguments, environment
@@ -52,8 +52,13 @@ class Solo:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            number, first_s, total_s, tokens = json.loads(line)
-            self._waiting[number].set_result((first_s, total_s, tokens))
+            number, *answer = json.loads(line)
+            if isinstance(answer[0], str):
+                self._waiting[number].set_exception(RuntimeError(answer[0]))
+            else:
+                self._waiting[number].set_result((answer[0], answer[1], answer[2]))
+        for waiting in self._waiting.values():
+            waiting.set_exception(RuntimeError("vLLM alone has ended."))
 
     async def stop(self) -> None:
         self._reader.cancel()
@@ -61,7 +66,7 @@ class Solo:
         await self._process.wait()
 
 
-async def _serve(cache: Path) -> None:
+async def _serve(cache: Path, answers: TextIO) -> None:
     from vllm import AsyncEngineArgs, SamplingParams  # noqa: PLC0415  the environment is set first
     from vllm.inputs import tokens_input  # noqa: PLC0415
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
@@ -81,16 +86,25 @@ async def _serve(cache: Path) -> None:
         async for step in engine.generate(tokens_input(ids), sampling, str(number)):
             first = first or time.perf_counter() - began
             made += len(step.outputs[0].token_ids)
-        print(json.dumps([number, first, time.perf_counter() - began, made]), flush=True)
+        print(json.dumps([number, first, time.perf_counter() - began, made]), file=answers)
 
-    print("ready", flush=True)
+    async def safely(number: int, messages: list[dict[str, str]], tokens: int) -> None:
+        try:
+            await answer(number, messages, tokens)
+        except Exception as error:
+            print(json.dumps([number, f"{type(error).__name__}: {error}"]), file=answers)
+
+    print("ready", file=answers)
     running: set[asyncio.Task[None]] = set()
     while line := await asyncio.to_thread(sys.stdin.readline):
-        task = asyncio.create_task(answer(*json.loads(line)))
+        task = asyncio.create_task(safely(*json.loads(line)))
         running.add(task)
         task.add_done_callback(running.discard)
 
 
 if __name__ == "__main__":
+    # vLLM logs to standard output; answers go where it was, logs go to standard error.
+    answers_to = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     os.environ.update(environment(EngineSettings(weights=""), cpu=True))
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), answers_to))
