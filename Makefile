@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup up down test check bench clean
+.PHONY: help setup up down test bench screenshot
 
 help:            ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -19,3 +19,11 @@ down:            ## stop it, and nothing else
 test:            ## every check and test
 	@scripts/setup dev
 	@scripts/test
+
+bench:           ## every benchmark, into benchmarks/out/*.json
+	@scripts/setup dev
+	@for name in sizes retrieval turn models; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
+
+screenshot:      ## the picture of the README, taken by the test of the page
+	@scripts/setup dev
+	@SCREENSHOTS=docs/images python -m pytest tests/cluster/test_real_model.py -k browser

@@ -62,8 +62,7 @@ class Reply(msgspec.Struct, frozen=True):
     first_s: float
     total_s: float
     tokens: int
-    engine_first_ms: float = 0.0
-    overhead_ms: float = 0.0
+    timing: dict[str, float] = {}
 
 
 async def ask_fleet(fleet: OwnFleet, question: str) -> Reply:
@@ -83,8 +82,7 @@ async def ask_fleet(fleet: OwnFleet, question: str) -> Reply:
                     first,
                     time.perf_counter() - began,
                     data["usage"]["completion_tokens"],
-                    data["timing"]["first_token"],
-                    data["timing"]["overhead"],
+                    data["timing"],
                 )
     raise RuntimeError("The socket closed before the reply was complete.")
 
@@ -118,6 +116,8 @@ async def measure(fleet: OwnFleet, rounds: int) -> list[Result]:
     made = await prompts(fleet)
     solo = await Solo.start(fleet.home / "cache")
     try:
+        for item in made:  # the fleet has seen each prompt once by now
+            await solo.generate(*item)
         return [result for n in AT_ONCE for result in await _compare(fleet, solo, made, n, rounds)]
     finally:
         await solo.stop()
@@ -155,7 +155,7 @@ def _results(n: int, rates: dict[str, list[float]], replies: dict[str, list[Repl
         (f"tokens_per_s_ratio_{n}", float(np.median(ratios)), "ratio", "higher", 0.97),
         (f"tokens_per_s_{n}", float(np.median(rates["fleet"])), "tokens/s", "higher", None),
         (f"first_token_added_ms_{n}", first["fleet"] - first["alone"], "ms", "lower", None),
-        (f"first_token_ms_{n}", first["fleet"], "ms", "lower", None),
+        (f"client_first_token_ms_{n}", first["fleet"], "ms", "lower", None),
         (
             f"engine_first_token_ms_{n}",
             float(np.median([r.engine_first_ms for r in ours])),
@@ -165,7 +165,10 @@ def _results(n: int, rates: dict[str, list[float]], replies: dict[str, list[Repl
         ),
         (f"overhead_ms_{n}", float(np.median([r.overhead_ms for r in ours])), "ms", "lower", None),
     ]
-    peers = {f"tokens_per_s_{n}": float(np.median(rates["alone"])), f"first_token_ms_{n}": first["alone"]}
+    peers = {
+        f"tokens_per_s_{n}": float(np.median(rates["alone"])),
+        f"client_first_token_ms_{n}": first["alone"],
+    }
     return [
         Result(
             measure=name,

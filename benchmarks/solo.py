@@ -43,20 +43,21 @@ class Solo:
     async def generate(self, prompt: Prompt, tokens: int) -> tuple[float, float, int]:
         """Seconds to the first token, seconds in all, tokens made (always `tokens`)."""
         number = next(self._numbers)
-        self._waiting[number] = asyncio.get_running_loop().create_future()
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         messages = [{"role": message.role, "content": message.text} for message in prompt.messages]
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([number, messages, tokens]).encode() + b"\n")
-        return await self._waiting.pop(number)
+        return await answer
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             number, *answer = json.loads(line)
+            waiting = self._waiting.pop(number)
             if isinstance(answer[0], str):
-                self._waiting[number].set_exception(RuntimeError(answer[0]))
+                waiting.set_exception(RuntimeError(answer[0]))
             else:
-                self._waiting[number].set_result((answer[0], answer[1], answer[2]))
+                waiting.set_result((answer[0], answer[1], answer[2]))
         for waiting in self._waiting.values():
             waiting.set_exception(RuntimeError("vLLM alone has ended."))
 

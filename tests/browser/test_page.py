@@ -22,8 +22,6 @@ from tests.browser.page_probe import (
 )
 from tests.fleet import BANK, QUESTION, TestFleet
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
-
 
 async def test_a_person_asks_and_sees_a_cited_answer(fleet: TestFleet, tmp_path: Path) -> None:
     async with browser_page(size=DESKTOP) as page:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.page_probe import ask, browser_page, open_page, wait_completed
+from tests.browser.page_probe import (
+    ask,
+    browser_page,
+    open_citation,
+    open_page,
+    screenshot,
+    wait_completed,
+)
 from tests.fleet import BANK, TestFleet, join, receive
 
 TEXTS = {document["id"]: document["text"] for document in BANK}
@@ -42,7 +51,9 @@ def test_over_http(real: TestFleet) -> None:
 def test_over_a_socket_whose_host_and_model_are_killed(real: TestFleet) -> None:
     session = real.session()
     with real.socket(session) as socket:
-        socket.send(json.dumps({"type": "message", "id": "m-1", "text": "How do I dispute a card transaction?"}))
+        socket.send(
+            json.dumps({"type": "message", "id": "m-1", "text": "How do I dispute a card transaction?"})
+        )
         seen = list(receive(socket, until="reply.delta"))
         real.process("ray::Host").kill()
         real.process("VLLM::EngineCore").kill()
@@ -52,9 +63,16 @@ def test_over_a_socket_whose_host_and_model_are_killed(real: TestFleet) -> None:
     assert_honest(seen[-1]["data"])
 
 
-async def test_in_a_browser(real: TestFleet) -> None:
-    async with browser_page() as page:
+async def test_in_a_browser(real: TestFleet, tmp_path: Path) -> None:
+    """The picture is the one in the README: `SCREENSHOTS=docs/images` puts it there."""
+    picture = Path(os.environ.get("SCREENSHOTS", tmp_path)) / "page.png"
+    async with browser_page(size=(1280, 860)) as page:
         await open_page(page, f"{real.url}/?agent=bank")
-        await ask(page, "What happens when I lose my Blue Card?")
+        await ask(page, "How much does the Gold Card cost a year?")
         reply = await wait_completed(page)
         assert reply["text"] and reply["timing"]["generation"] > 0
+        assert len(reply["citations"]) == len(reply["sources"]) > 0
+        await page.get_by_test_id("timing").last.click()
+        await open_citation(page)
+        await screenshot(page, picture)
+    assert picture.stat().st_size > 10_000
