@@ -156,14 +156,10 @@ def _results(n: int, rates: dict[str, list[float]], replies: dict[str, list[Repl
         (f"tokens_per_s_{n}", float(np.median(rates["fleet"])), "tokens/s", "higher", None),
         (f"first_token_added_ms_{n}", first["fleet"] - first["alone"], "ms", "lower", None),
         (f"client_first_token_ms_{n}", first["fleet"], "ms", "lower", None),
-        (
-            f"engine_first_token_ms_{n}",
-            float(np.median([r.engine_first_ms for r in ours])),
-            "ms",
-            "lower",
-            None,
+        *(
+            (f"{hop}_ms_{n}", float(np.median([r.timing[hop] for r in ours])), "ms", "lower", None)
+            for hop in ("queued", "retrieval", "prompt", "first_token", "overhead")
         ),
-        (f"overhead_ms_{n}", float(np.median([r.overhead_ms for r in ours])), "ms", "lower", None),
     ]
     peers = {
         f"tokens_per_s_{n}": float(np.median(rates["alone"])),

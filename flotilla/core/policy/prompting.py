@@ -27,8 +27,10 @@ REPLY_TOKENS_MAX = 80
 
 TASK = "Read the text, then answer the customer's question in one or two sentences."
 REMINDER = "Answer in one or two sentences."
-# A small model that has answered goes on with a question of its own.
-STOP = ("\n\n", "\nQuestion:")
+# A small model that has answered goes on with a question of its own ("Question: …"). An engine holds text
+# back for as long as it may be the beginning of a stop, so they are short: "\nQuestion:" cost two tokens
+# before the first character was seen.
+STOP = ("\n\n", "\nQ")
 
 _HEADING_OR_RULE = re.compile(r"#+\s.*|\|?[\s:|-]+\|?")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
