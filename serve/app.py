@@ -25,8 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
         keeping.cancel()
         await doors.aclose()
 
-    # A plain `curl -d` says that it sends a form; the key in the header is what guards against forgery.
-    app = FastAPI(title="Flotilla", version="1", lifespan=lifespan, redoc_url=None, strict_content_type=False)
+    app = FastAPI(title="Flotilla", version="1", lifespan=lifespan, redoc_url=None)
     app.add_middleware(BodyLimit)
     problems.install(app)
     for module in (sessions, live, knowledge, health, page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 from tests.fleet import QUESTION, TestFleet, join, receive
@@ -48,6 +49,21 @@ def test_the_same_message_again_starts_nothing(fleet: TestFleet) -> None:
     assert len(fleet.events(session)) == 4
     other = fleet.http.post(f"/v1/sessions/{session}/messages", json={"id": "m-1", "text": "Another text"})
     assert other.status_code == 409
+
+
+def test_a_plain_curl_is_understood(fleet: TestFleet) -> None:
+    """`curl -d` says that it sends a form; the command that `make up` prints relies on it."""
+    curl = [
+        "curl",
+        "-s",
+        f"{fleet.url}/v1/sessions",
+        "-H",
+        "Authorization: Bearer dev",
+        "-d",
+        '{"agent": "bank"}',
+    ]
+    session = json.loads(subprocess.run(curl, capture_output=True, check=True).stdout)
+    assert session["agent"] == "bank" and session["state"] == "open"
 
 
 def test_sse_streams_the_turn(fleet: TestFleet) -> None:
