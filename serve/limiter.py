@@ -9,7 +9,6 @@ from flotilla.core.errors import TooLarge
 from flotilla.core.limits import LIMITS
 from serve import problems
 
-
 _FORM = {(b"content-type", b"application/x-www-form-urlencoded"): (b"content-type", b"application/json")}
 
 
