@@ -21,7 +21,8 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        scope["headers"] = [_FORM.get(header, header) for header in scope["headers"]]
+        headers: list[tuple[bytes, bytes]] = [_FORM.get(header, header) for header in scope["headers"]]
+        scope["headers"] = headers
         limit = _limit(scope["path"])
         size = 0
 
@@ -33,7 +34,7 @@ class BodyLimit:
                 raise _too_large(limit)
             return message
 
-        declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        declared = next((v for k, v in headers if k == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > limit:
             return await problems.response(_too_large(limit).problem())(scope, receive, send)
         return await self._app(scope, counted, send)
