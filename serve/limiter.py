@@ -21,8 +21,8 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers: list[tuple[bytes, bytes]] = [_FORM.get(header, header) for header in scope["headers"]]
-        scope["headers"] = headers
+        given: list[tuple[bytes, bytes]] = scope["headers"]
+        headers = scope["headers"] = [_FORM.get(header, header) for header in given]
         limit = _limit(scope["path"])
         size = 0
 
