@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import time
 from typing import Any, Literal
 
@@ -60,16 +61,26 @@ class Process:
         return self._status.state, self._status.detail
 
     async def _run(self) -> None:
+        service = await self._wired()
+        if service is None:
+            return
+        address = self._recipe.listen or ray.util.get_node_ip_address()
+        try:
+            await service.run(self._recipe.name, address, self._up)
+        except BaseException:
+            service.log.exception("service.down", role=service.role)
+        # Let it crash: Ray starts the process again, and nothing of what broke is left in it.
+        os._exit(1)
+
+    async def _wired(self) -> Service | None:
+        """Tries until the stores are there; None for settings that can't work."""
         while True:
             try:
-                service = await self._wire()
-                address = self._recipe.listen or ray.util.get_node_ip_address()
-                await service.run(self._recipe.name, address, self._up)
+                return await self._wire()
             except Misconfigured as error:
                 self._status = Status(state="failed", detail=str(error))
-                return
+                return None
             except Exception as error:
-                # Stores may come up after us, and may go while we run: what is broken is said, and tried again.
                 self._status = Status(state="starting", detail=f"{type(error).__name__}: {error}")
             await asyncio.sleep(RETRY_EVERY_S)
 

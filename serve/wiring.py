@@ -7,6 +7,7 @@ process loads what it runs and nothing else.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from actors.doors import RemoteKnowledge, RemoteModel, answer_knowledge, answer_model
@@ -16,12 +17,15 @@ from actors.link import Links
 from actors.roster import Roster
 from actors.service import Service
 from actors.work import Work
-from flotilla.core.clock import SystemClock
+from flotilla.core.clock import Clock, SystemClock
+from flotilla.core.errors import Overloaded
 from flotilla.core.ports import Model
 from flotilla.stores import valkey
 from flotilla.stores.postgres import PostgresJournal, open_journal
 from serve.log import logger
 from serve.settings import Settings
+
+WATCH_EVERY_S = 1.0
 
 
 async def host(settings: Settings) -> Service:
@@ -87,8 +91,17 @@ async def model(settings: Settings) -> Service:
         log=log,
         token=settings.token,
         info={"name": engine.name},
+        housekeeping=(lambda _: _watch(engine, clock),),
         closers=(engine.close, directory.close),
     )
+
+
+async def _watch(engine: Model, clock: Clock) -> None:
+    """Ends, by raising, with its engine: a process around a dead engine would refuse everything for ever."""
+    while True:
+        with suppress(Overloaded):  # busy is alive
+            await engine.ping()
+        await clock.sleep(WATCH_EVERY_S)
 
 
 async def _engine(settings: Settings) -> Model:
