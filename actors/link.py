@@ -5,7 +5,7 @@ takes one item. Frames are gathered: what is sent in one turn of the event loop 
 write. Each stream has a window, so a slow reader slows its own stream and nobody else's.
 
 Ray schedules and restarts the processes at both ends; the bytes go over a socket that they open,
-because a Ray actor call costs forty times as much (docs/decisions/0001).
+because a Ray actor call costs twenty times as much and more (docs/decisions/0001).
 """
 
 from __future__ import annotations
