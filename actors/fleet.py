@@ -1,185 +1,303 @@
 """How the rest of the world talks to actors: by name, wherever they live now.
 
-Asks are safe to repeat (a message has the client's own id, a session its name), so they are tried
-again at the new owner until patience ends. A follower is carried over from host to host and sees
-neither a gap nor a repetition.
+A message that was not taken is sent to the next owner, until patience ends; one whose outcome is
+unknown only if it is idempotent. A follower is carried over from host to host and sees neither a
+gap nor a repetition.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from actors import frames, placement
-from actors.link import Links
+from actors import frames
+from actors.follower import Follower
+from actors.link import Link, Links
+from actors.place import Gap, Place
+from actors.refs import ActorRef
 from actors.roster import Roster
-from flotilla.core import signals
+from flotilla.core.actor import Actor
+from flotilla.core.calls import CHAIN_MAX, Call
 from flotilla.core.clock import Clock
-from flotilla.core.errors import Unavailable
+from flotilla.core.effects import Due, Message
+from flotilla.core.errors import Cycle, DeadlinePassed, FlotillaError, Moved, Overloaded, Unavailable
 from flotilla.core.ids import ActorId
 from flotilla.core.members import Member
 from flotilla.views import events
 from flotilla.views.events import Frame
+
+if TYPE_CHECKING:
+    from actors.host import Host
 
 RETRY_FIRST_S = 0.02
 RETRY_MOST_S = 0.5
 ASK_PATIENCE_S = 10.0
 # A try: shorter than the patience, so that a host that fell silent leaves time for its successor.
 ASK_TRY_S = 5.0
+TELLS_WAITING_MAX = 10_000
+NO_CALL = Call()
 
-_answer = msgspec.msgpack.Decoder(signals.Accepted).decode
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class NotTaken(Exception):
+    """A try that has changed nothing for sure, with what went wrong."""
+
+    def __init__(self, error: FlotillaError) -> None:
+        super().__init__(error.detail)
+        self.error = error
 
 
 class Fleet:
-    def __init__(self, links: Links, roster: Roster, clock: Clock) -> None:
+    """`local` is the host of this process, if it has one: its own actors are reached without a link."""
+
+    def __init__(self, links: Links, roster: Roster, clock: Clock, log: Any = None) -> None:
         self._links = links
-        self._roster = roster
+        self.roster = roster
         self._clock = clock
+        self._log = log
+        self._tells: set[asyncio.Task[None]] = set()
+        self.local: Host | None = None
         self.rewound = 0
+        self.tells_lost = 0
         # A host that is out of the fleet without having closed its sockets: what waits for it must not.
         roster.on_gone(links.drop)
 
-    # -- asking
+    def ref(self, kind: type[Actor], tenant: str, name: str) -> ActorRef:
+        return ActorRef(self, kind, ActorId(tenant, kind.kind.name, name))
 
-    async def open(self, actor: ActorId, ask: signals.Open) -> signals.SessionView:
-        return msgspec.msgpack.decode(await self._ask(actor, ask), type=signals.SessionView)
-
-    async def describe(self, actor: ActorId) -> signals.SessionView:
-        return msgspec.msgpack.decode(await self._ask(actor, signals.Describe()), type=signals.SessionView)
-
-    async def post(self, actor: ActorId, ask: signals.Post) -> signals.Accepted:
-        return _answer(await self._ask(actor, ask))
-
-    async def interrupt(self, actor: ActorId) -> signals.Interrupted:
-        return msgspec.msgpack.decode(await self._ask(actor, signals.Interrupt()), type=signals.Interrupted)
-
-    async def close(self, actor: ActorId) -> signals.SessionView:
-        return msgspec.msgpack.decode(await self._ask(actor, signals.Close()), type=signals.SessionView)
+    def home(self, actor: ActorId) -> str | None:
+        """The name of the host where `actor` lives, as far as this process knows."""
+        owner = self.roster.owner(actor)
+        return owner.name if owner is not None else None
 
     async def ping(self) -> None:
         """Raises `Unavailable` unless every host that is believed alive answers."""
-        hosts = self._roster.members("host")
+        hosts = self.roster.members("host")
         if not hosts:
             raise _no_host()
         for host in hosts:
             await (await self._links.to(host.address)).ask("ping", b"", timeout_s=2.0)
 
-    async def _ask(self, actor: ActorId, ask: signals.Ask) -> bytes:
-        body = frames.encode(frames.AskFrame(actor, ask))
-        until, pause_s = self._clock.monotonic() + ASK_PATIENCE_S, RETRY_FIRST_S
+    # -- asking
+
+    async def ask(
+        self, actor: ActorId, message: Message[A], *, timeout_s: float | None = None, call: Call = NO_CALL
+    ) -> A:
+        """The actor's answer. Raises what it refuses with, `DeadlinePassed`, `Cycle`, `Unavailable`."""
+        patience_s = ASK_PATIENCE_S if timeout_s is None else timeout_s
+        try_s = ASK_TRY_S if timeout_s is None else timeout_s
+        until = self._clock.monotonic() + patience_s
+        body = frames.encode(message)
+
+        async def once(hops: int, owner: Member) -> A:
+            left_s = min(try_s, until - self._clock.monotonic())
+            onward = msgspec.structs.replace(call, left_s=left_s)
+            if self._is_here(owner):
+                assert self.local is not None
+                return await _within(left_s, self.local.ask(actor, message, onward))
+            frame = frames.encode(frames.AskFrame(actor, body, onward, hops))
+            return frames.decode_answer(message, await self._over(owner, "ask", frame, left_s))
+
+        _check_chain(actor, call)
+        return await self._patiently(actor, once, until, message.idempotent)
+
+    async def due(self, actor: ActorId, due: Due) -> None:
+        """Delivers a reminder; returns once it is handled."""
+
+        async def once(hops: int, owner: Member) -> None:
+            frame = frames.encode(frames.DueFrame(actor, due, hops))
+            await self._over(owner, "due", frame, ASK_TRY_S)
+
+        await self._patiently(actor, once, self._clock.monotonic() + ASK_TRY_S, True)
+
+    async def _patiently(
+        self,
+        actor: ActorId,
+        once: Callable[[int, Member], Awaitable[T]],
+        until: float,
+        idempotent: bool,
+    ) -> T:
+        pause_s, sent_to, hops = RETRY_FIRST_S, "", 0
         while True:
             try:
-                return await self._ask_owner(actor, body)
-            except Unavailable:
-                if self._clock.monotonic() + pause_s > until:
+                return await once(hops, self._owner(actor, sent_to))
+            except NotTaken as not_taken:
+                error: FlotillaError = not_taken.error
+            except Moved as moved:
+                error = moved
+                sent_to, hops = (moved.field or "", hops + 1) if hops == 0 else ("", 0)
+                if sent_to:
+                    continue
+            except Unavailable as unknown:
+                if not idempotent:
                     raise
+                error = unknown
+            sent_to, hops = "", 0
+            if self._clock.monotonic() + pause_s > until:
+                raise error
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_MOST_S)
 
-    async def _ask_owner(self, actor: ActorId, body: bytes) -> bytes:
-        owner = self._owner(actor)
+    async def _over(self, owner: Member, method: str, body: bytes, timeout_s: float) -> bytes:
+        link = await self._link_to(owner)
         try:
-            link = await self._links.to(owner.address)
-        except Unavailable:
-            self._roster.suspect(owner)
-            raise
-        try:
-            return await link.ask("ask", body, timeout_s=ASK_TRY_S)
+            return await link.ask(method, body, timeout_s=timeout_s)
         except Unavailable:
             if link.lost:
-                self._roster.suspect(owner)
+                self.roster.suspect(owner)
             raise
 
-    def _owner(self, actor: ActorId) -> Member:
-        owner = placement.owner(actor, self._roster.members("host"))
+    async def _link_to(self, owner: Member) -> Link:
+        try:
+            return await self._links.to(owner.address)
+        except Unavailable as error:
+            self.roster.suspect(owner)
+            raise NotTaken(error) from None
+
+    def _owner(self, actor: ActorId, sent_to: str = "") -> Member:
+        """Raises `NotTaken` while there is no host."""
+        for host in self.roster.members("host") if sent_to else ():
+            if host.name == sent_to:
+                return host
+        owner = self.roster.owner(actor)
         if owner is None:
-            raise _no_host()
+            raise NotTaken(_no_host())
         return owner
 
-    # -- following
+    def _is_here(self, owner: Member) -> bool:
+        return self.local is not None and owner.name == self.local.name
+
+    # -- telling
+
+    def tell(self, actor: ActorId, message: Message[Any], *, call: Call = NO_CALL) -> None:
+        """At most once, without an answer. What could not be sent is counted and logged."""
+        _check_chain(actor, call)
+        try:
+            owner = self._owner(actor)
+            if self.local is not None and self._is_here(owner):
+                return self.local.deliver(actor, message, None, call)
+            link = self._links.known(owner.address)
+            if link is not None and not link.lost:
+                return link.tell("tell", _tell_frame(actor, message, call))
+        except (FlotillaError, NotTaken):
+            pass  # the patient way knows what to do, or says what is wrong
+        return self._tell_later(actor, message, call)
+
+    def _tell_later(self, actor: ActorId, message: Message[Any], call: Call) -> None:
+        if len(self._tells) >= TELLS_WAITING_MAX:
+            raise Overloaded(f"{len(self._tells)} messages wait to be sent.", retry_after_s=1.0)
+        task = asyncio.get_running_loop().create_task(self._tell(actor, message, call))
+        self._tells.add(task)
+        task.add_done_callback(self._tells.discard)
+
+    async def _tell(self, actor: ActorId, message: Message[Any], call: Call) -> None:
+        async def once(hops: int, owner: Member) -> None:
+            if self._is_here(owner) and self.local is not None:
+                return self.local.deliver(actor, message, None, call)
+            return (await self._link_to(owner)).tell("tell", _tell_frame(actor, message, call, hops))
+
+        try:
+            await self._patiently(actor, once, self._clock.monotonic() + ASK_PATIENCE_S, False)
+        except FlotillaError as error:
+            self.tells_lost += 1
+            if self._log is not None:
+                self._log.warning("tell.lost", actor=str(actor), reason=error.detail)
+
+    # -- streams
+
+    async def stream(
+        self, actor: ActorId, message: Message[A], *, call: Call = NO_CALL
+    ) -> AsyncGenerator[Any]:
+        """Parts of the answer as they are made, then the answer. A stream that breaks is not resumed."""
+        _check_chain(actor, call)
+        frame = frames.encode(frames.AskFrame(actor, frames.encode(message), call, 0))
+        try:
+            link = await self._link_to(self._owner(actor))
+        except NotTaken as not_taken:
+            raise not_taken.error from None
+        async with aclosing(link.call("stream", frame)) as items:
+            async for item in items:
+                yield msgspec.msgpack.decode(item)
 
     async def follow(self, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Frame]:
         """Every event with `seq > after`, once and in order, for as long as somebody listens; of the reply
         that was under way at `after`, the text from character `offset` on. Goes on over the death of hosts."""
-        place, pause_s = _Place(after, offset), RETRY_FIRST_S
+        place, pause_s, sent_to = Place(after, offset), RETRY_FIRST_S, ""
         while True:
             try:
-                async with aclosing(self._follow_owner(actor, place)) as parsed:
+                async with aclosing(self._follow_owner(actor, place, sent_to)) as parsed:
                     async for frame in parsed:
                         pause_s = RETRY_FIRST_S
                         for out in place.take(frame):
                             yield out
-            except Unavailable:
-                await self._clock.sleep(pause_s)
-                pause_s = min(pause_s * 2, RETRY_MOST_S)
-            except _Gap:
+            except Moved as moved:
+                sent_to = "" if sent_to else moved.field or ""
+                if sent_to:
+                    continue
+            except (Unavailable, NotTaken):
+                sent_to = ""
+            except Gap:
                 continue
             finally:
                 self.rewound += place.rewound
                 place.rewound = 0
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_MOST_S)
 
-    async def _follow_owner(self, actor: ActorId, place: _Place) -> AsyncGenerator[Frame]:
-        owner = self._owner(actor)
-        body = frames.encode(frames.FollowFrame(actor, place.after, place.offset))
+    async def _follow_owner(self, actor: ActorId, place: Place, sent_to: str) -> AsyncGenerator[Frame]:
+        owner = self._owner(actor, sent_to)
+        if self._is_here(owner):
+            async for frame in self._follow_here(actor, place):
+                yield frame
+            return
+        frame = frames.FollowFrame(actor, place.after, place.offset, int(bool(sent_to)))
+        link = await self._link_to(owner)
         try:
-            link = await self._links.to(owner.address)
-            async with aclosing(link.call("follow", body)) as items:
+            async with aclosing(link.call("follow", frames.encode(frame))) as items:
                 async for item in items:
                     yield events.parse_frame(item)
         except Unavailable:
-            if (link := self._links.known(owner.address)) is None or link.lost:
-                self._roster.suspect(owner)
+            if link.lost:
+                self.roster.suspect(owner)
             raise
+
+    async def _follow_here(self, actor: ActorId, place: Place) -> AsyncGenerator[Frame]:
+        assert self.local is not None
+        follower = Follower(place.after, place.offset)
+        activation = self.local.follow(actor, follower)
+        try:
+            async for item in follower.frames():
+                yield events.parse_frame(item)
+        finally:
+            activation.unfollow(follower)
+
+
+async def _within(timeout_s: float, answer: Awaitable[A]) -> A:
+    try:
+        return await asyncio.wait_for(answer, timeout_s)
+    except TimeoutError:
+        raise DeadlinePassed(
+            f"No answer in {timeout_s:g} s.", next="Ask again, or give it more time."
+        ) from None
+
+
+def _check_chain(actor: ActorId, call: Call) -> None:
+    if str(actor) in call.chain or len(call.chain) >= CHAIN_MAX:
+        raise Cycle(
+            f"{actor} is asked by those who wait for it: {' → '.join((*call.chain, str(actor)))}.",
+            next="Answer first and tell later, or ask another actor.",
+        )
+
+
+def _tell_frame(actor: ActorId, message: Message[Any], call: Call, hops: int = 0) -> bytes:
+    return frames.encode(frames.AskFrame(actor, frames.encode(message), call, hops))
 
 
 def _no_host() -> Unavailable:
     return Unavailable("No host is alive.", next="Try again; hosts restart by themselves.", retry_after_s=1.0)
-
-
-class _Gap(Exception):
-    """The host has shown text that did not get here: ask it again."""
-
-
-class _Place:
-    """How far a follower has come: the last durable event, and the text of the reply under way."""
-
-    def __init__(self, after: int, offset: int) -> None:
-        self.after = after
-        self.offset = offset
-        self.rewound = 0
-
-    @property
-    def id(self) -> str:
-        return f"{self.after}:{self.offset}" if self.offset else f"{self.after}"
-
-    def take(self, frame: Frame) -> list[Frame]:
-        """What to hand on, in order, now that `frame` has come."""
-        if frame.offset is not None:
-            return self._take_delta(frame, frame.offset)
-        if frame.seq <= self.after:
-            return []
-        self.after = frame.seq
-        if events.open_envelope(frame.json).type in _BOUNDS:
-            self.offset = 0
-        return [self._named(frame)]
-
-    def _take_delta(self, frame: Frame, offset: int) -> list[Frame]:
-        if offset > self.offset:
-            raise _Gap
-        back: list[Frame] = []
-        if offset < self.offset:
-            self.offset = offset
-            turn = events.open_envelope(frame.json).turn or ""
-            back.append(self._named(events.rewound(frame.seq, turn, offset)))
-            self.rewound += 1
-        self.offset = offset + frame.length
-        return [*back, self._named(frame)]
-
-    def _named(self, frame: Frame) -> Frame:
-        return msgspec.structs.replace(frame, id=self.id)
-
-
-# A reply's text is counted from the first of these to the second.
-_BOUNDS = events.TURN_ENDS | {"reply.started"}

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any, cast, get_args
+
 import msgspec
 
-from flotilla.core import signals
+from flotilla.core.calls import Call
+from flotilla.core.effects import Due, Message
+from flotilla.core.errors import FlotillaError, Refused
 from flotilla.core.ids import ActorId
 
 
 class AskFrame(msgspec.Struct, frozen=True, array_like=True):
+    """`hops`: how many hosts have passed it on. One that was sent here by another host is taken."""
+
     actor: ActorId
-    ask: signals.Ask
+    message: bytes
+    call: Call = Call()
+    hops: int = 0
+
+
+class DueFrame(msgspec.Struct, frozen=True, array_like=True):
+    actor: ActorId
+    due: Due
+    hops: int = 0
 
 
 class FollowFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -20,10 +34,37 @@ class FollowFrame(msgspec.Struct, frozen=True, array_like=True):
     actor: ActorId
     after: int
     offset: int = 0
+    hops: int = 0
 
-
-Answer = signals.Accepted | signals.Interrupted | signals.SessionView
 
 encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(AskFrame).decode
+decode_due = msgspec.msgpack.Decoder(DueFrame).decode
 decode_follow = msgspec.msgpack.Decoder(FollowFrame).decode
+decode_actor = msgspec.msgpack.Decoder(ActorId).decode
+
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+
+
+def decode_answer(message: Message[Any], body: bytes) -> Any:
+    """The answer, as the type that the message's class declares: `class Add(Message[int])`."""
+    decoder = _decoders.get(type(message))
+    if decoder is None:
+        decoder = _decoders[type(message)] = msgspec.msgpack.Decoder(answer_type(type(message)))
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise FlotillaError(f"The answer to {type(message).__name__} can't be read: {error}.") from error
+
+
+def answer_type(message: type) -> Any:
+    bases = cast(tuple[Any, ...], getattr(message, "__orig_bases__", ()))
+    found = [args[0] for base in bases if (args := get_args(base))]
+    return found[0] if found else Any
+
+
+def unreadable(error: msgspec.DecodeError) -> Refused:
+    """A message that its kind can't read. msgspec says where: `… - at `$.n``."""
+    said, _, where = str(error).partition(" - at `$")
+    field = where.strip("`.") or None
+    return Refused(f"The message can't be read: {said}.", field=field, next="Send what its kind declares.")

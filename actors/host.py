@@ -1,128 +1,120 @@
-"""A host: one event loop, thousands of actors.
+"""A host: one event loop, up to a hundred thousand actors.
 
-It answers links. An actor that is asked or followed is activated from its journal; one that
+It answers links. An actor that is asked, told or followed is activated from its journal; one that
 nobody needs is passivated; one that was left unfinished by a dead host is woken.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Coroutine
+from typing import Any
 
-from actors import frames, placement
+from actors.activation import Activation
 from actors.follower import Follower
-from actors.session import MOVED, SessionActor
-from actors.work import Work
-from flotilla.core.errors import FlotillaError, NotFound, Overloaded
+from actors.mailbox import Envelope
+from actors.runqueue import RunQueue
+from actors.runtime import Runtime
+from actors.tickets import Promise, Stream, Ticket
+from flotilla.core.calls import Call
+from flotilla.core.effects import Due, Message
+from flotilla.core.errors import Cycle, FlotillaError, Moved, Overloaded
 from flotilla.core.ids import ActorId
-from flotilla.core.members import Member
 
 
 class Host:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._work.on_lost = self._forget
-        self._actors: dict[ActorId, SessionActor] = {}
-        self._waking: dict[ActorId, asyncio.Task[SessionActor]] = {}
+    """`name` is how the directory knows it; `only` restricts a dedicated one to its actor."""
+
+    def __init__(self, runtime: Runtime, name: str = "host", only: ActorId | None = None) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.queue = RunQueue()
+        self.draining = False
+        self.only = only
+        self.active: dict[ActorId, Activation] = {}
+        self._spawned: set[asyncio.Task[None]] = set()
+        runtime.fleet.local = self
 
     def __repr__(self) -> str:
-        return f"<Host: {len(self._actors)} activations>"
+        return f"<Host {self.name}: {len(self.active)} activations, {len(self.queue)} have something to do>"
 
-    # -- answering
+    # -- reaching actors
 
-    async def answer(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
-        """The handler of the host's listener (`actors.link.Handler`)."""
-        match method:
-            case "ask":
-                frame = frames.decode_ask(body)
-                actor = await self.activate(frame.actor)
-                yield frames.encode(await actor.ask(frame.ask))
-            case "follow":
-                async for item in self._follow(frames.decode_follow(body)):
-                    yield item
-            case "ping":
-                yield b""
-            case "status":
-                yield frames.encode({"activations": len(self._actors)})
-            case _:
-                raise NotFound(f"A host has no method {method!r}.")
+    async def ask(self, id: ActorId, message: Message[Any], call: Call) -> Any:
+        promise = Promise()
+        self.deliver(id, message, promise, call)
+        return await promise.future
 
-    async def _follow(self, frame: frames.FollowFrame) -> AsyncGenerator[bytes]:
-        actor = await self.activate(frame.actor)
-        follower = Follower(frame.after, frame.offset)
-        actor.follow(follower)
-        try:
-            async for item in follower.frames():
-                yield item
-        finally:
-            follower.end(MOVED)
-            actor.unfollow(follower)
+    def stream(self, id: ActorId, message: Message[Any], call: Call) -> Stream:
+        stream = Stream()
+        self.deliver(id, message, stream, call)
+        return stream
 
-    # -- activating and passivating
+    def deliver(self, id: ActorId, message: Any, ticket: Ticket | None, call: Call, *, hops: int = 1) -> None:
+        """Into the actor's mailbox, which wakes it. Raises `Cycle`, `MailboxFull`, `Moved`, …"""
+        if call.chain and str(id) in call.chain:
+            raise Cycle(
+                f"{id} already waits for this answer: {' → '.join(call.chain)}.",
+                next="Answer first and tell later, or ask another actor.",
+            )
+        until = None if call.left_s is None else self.runtime.clock.monotonic() + call.left_s
+        self.activate(id, hops=hops).deliver(Envelope(message, ticket, call, until))
 
-    async def activate(self, id: ActorId) -> SessionActor:
-        if actor := self._actors.get(id):
-            return actor
-        if len(self._actors) >= self._work.limits.activations_max:
-            raise Overloaded(f"{len(self._actors)} actors are active here.", retry_after_s=5.0)
-        task = self._waking.get(id)
-        if task is None:
-            task = self._waking[id] = asyncio.get_running_loop().create_task(self._wake(id))
-            task.add_done_callback(lambda _: self._waking.pop(id, None))
-        # Shielded: one asker that gives up must not end the activation that others wait for.
-        return await asyncio.shield(task)
+    def due(self, id: ActorId, due: Due, ticket: Ticket, hops: int = 1) -> None:
+        self.activate(id, hops=hops).deliver(Envelope(due, ticket), bounded=False)
 
-    async def _wake(self, id: ActorId) -> SessionActor:
-        actor = SessionActor(id, self._work)
-        await actor.wake()
-        self._actors[id] = actor
-        return actor
+    def follow(self, id: ActorId, follower: Follower, hops: int = 1) -> Activation:
+        activation = self.activate(id, hops=hops)
+        activation.follow(follower)
+        return activation
 
-    def _forget(self, actor: SessionActor) -> None:
-        if self._actors.get(actor.id) is actor:
-            del self._actors[actor.id]
+    def activate(self, id: ActorId, *, hops: int = 1) -> Activation:
+        """The actor's activation: at once, though it may still be folding its journal.
 
-    def passivate_idle(self) -> int:
-        """Forgets actors that nobody follows and that have nothing to do; returns how many."""
-        now, after_s = self._work.clock.monotonic(), self._work.limits.idle_after_s
-        idle = [a for a in self._actors.values() if a.idle and not a.followers]
-        gone = [a for a in idle if now - a.touched > after_s or not a.session.seq]
-        for actor in gone:
-            actor.lose()
-        return len(gone)
+        Raises `Moved` if it lives elsewhere (unless another host has sent the caller here), `Overloaded`
+        if the host is full."""
+        if activation := self.active.get(id):
+            return activation
+        if hops == 0 or self.draining:
+            self._check_home(id)
+        if len(self.active) >= self.runtime.limits.activations_max:
+            raise Overloaded(f"{len(self.active)} actors are active here.", retry_after_s=5.0)
+        resident = self.runtime.kinds.of(id.kind)
+        activation = self.active[id] = Activation(id, resident, self)
+        resident.counts["activations"] += 1
+        activation.wake()
+        return activation
 
-    def release(self, owns: Callable[[ActorId], bool]) -> int:
-        """Lets go of idle actors that belong elsewhere now; their followers are told to connect again."""
-        moved = [actor for id, actor in self._actors.items() if actor.idle and not owns(id)]
-        for actor in moved:
-            actor.lose()
-        return len(moved)
+    def _check_home(self, id: ActorId) -> None:
+        home = self.runtime.fleet.home(id)
+        if id == self.only or home in (self.name, None):
+            return
+        raise Moved(f"{id} lives at {home}.", field=home, retry_after_s=0.05)
 
-    async def recover(self, owns: Callable[[ActorId], bool]) -> int:
-        """Wakes the actors of ours that have work to go on with and no activation; returns how many."""
-        left = [id for id in await self._work.journal.unfinished() if owns(id) and id not in self._actors]
-        done = await asyncio.gather(*map(self.activate, left), return_exceptions=True)
-        for id, outcome in zip(left, done, strict=True):
-            if isinstance(outcome, BaseException):
-                self._work.log.warning("actor.not_recovered", actor=str(id), reason=str(outcome))
-        return sum(not isinstance(outcome, BaseException) for outcome in done)
+    def forget(self, activation: Activation) -> None:
+        if self.active.get(activation.id) is activation:
+            del self.active[activation.id]
+            activation.resident.counts["passivations"] += 1
 
-    async def run(self, me: Member, hosts: Callable[[], list[Member]]) -> None:
-        """The host's housekeeping, for as long as it lives."""
+    def release(self, id: ActorId) -> bool:
+        """Lets go of an actor after the signal that it handles; whoever waits finds its new home."""
+        if activation := self.active.get(id):
+            activation.leave()
+        return activation is not None
 
-        def owns(id: ActorId) -> bool:
-            first = placement.owner(id, hosts())
-            return first is None or first.name == me.name
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs beside everything; held so that it isn't collected."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
 
-        while True:
-            try:
-                self.release(owns)
-                recovered = await self.recover(owns)
-                if recovered:
-                    self._work.log.info("actors.recovered", count=recovered)
-                self.passivate_idle()
-            except FlotillaError as error:
-                self._work.log.warning("housekeeping.failed", reason=error.detail)
-            except Exception:  # a bug must not end the care for all the others
-                self._work.log.exception("housekeeping.broke")
-            await self._work.clock.sleep(self._work.limits.recover_every_s)
+    async def abandon(self) -> None:
+        """Drops everything without a word, as a killed process does."""
+        for activation in list(self.active.values()):
+            activation.abandon()
+        self.active.clear()
+        await asyncio.sleep(0)
+
+
+def refused(error: Exception) -> FlotillaError:
+    return error if isinstance(error, FlotillaError) else FlotillaError(f"{type(error).__name__}.")

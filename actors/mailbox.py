@@ -1,57 +1,87 @@
-"""What waits for an actor: control before turns, bounded, and text that nobody has read yet in one piece."""
+"""What waits for an actor: control before turns, bounded, and what nobody has read yet joined up."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from typing import Any
 
-import msgspec
+from actors.tickets import Ticket
+from flotilla.core.calls import Call
+from flotilla.core.effects import Signal
+from flotilla.core.errors import MailboxFull
 
-from flotilla.core.errors import LimitReached
-from flotilla.core.limits import LIMITS
-from flotilla.core.signals import Close, Interrupt, Signal, Streamed
 
-Ticket = asyncio.Future[msgspec.Struct]
-"""Where the answer to an ask goes."""
+class Envelope:
+    """A signal on its way, with who waits for its answer and until when. `tries` counts how often it
+    has broken its actor."""
+
+    __slots__ = ("call", "deadline", "signal", "ticket", "tries")
+
+    def __init__(
+        self,
+        signal: Any,
+        ticket: Ticket | None = None,
+        call: Call | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.signal = signal
+        self.ticket = ticket
+        self.call = call
+        self.deadline = deadline
+        self.tries = 0
 
 
 class Mailbox:
-    def __init__(self, signals_max: int = LIMITS.mailbox_signals_max) -> None:
-        self._signals_max = signals_max
-        self._control: deque[tuple[Signal, Ticket | None]] = deque()
-        self._turns: deque[tuple[Signal, Ticket | None]] = deque()
+    __slots__ = ("_control", "_messages_max", "_turns")
+
+    def __init__(self, messages_max: int) -> None:
+        self._messages_max = messages_max
+        self._control: deque[Envelope] | None = None
+        self._turns: deque[Envelope] = deque()
 
     def __len__(self) -> int:
-        return len(self._control) + len(self._turns)
+        return len(self._turns) + (len(self._control) if self._control else 0)
 
-    def put(self, signal: Signal, ticket: Ticket | None = None) -> None:
-        """Raises `LimitReached` if an ask finds its queue full: a stop gets in however many messages
+    def put(self, envelope: Envelope, *, bounded: bool) -> None:
+        """Raises `MailboxFull` if a message finds its queue full: a stop gets in however many turns
         wait. The actor's own work always gets in, as it is bounded by what runs."""
-        control = isinstance(signal, Interrupt | Close)
-        waiting = len(self._control if control else self._turns)
-        if ticket is not None and waiting >= self._signals_max:
-            raise LimitReached(f"{waiting} messages wait for this actor.", retry_after_s=1.0)
-        if control:
-            self._control.append((signal, ticket))
-        elif not self._merged(signal):
-            self._turns.append((signal, ticket))
+        if envelope.signal.control:
+            queue = self._control = deque() if self._control is None else self._control
+        else:
+            queue = self._turns
+        if bounded and len(queue) >= self._messages_max:
+            raise MailboxFull(
+                f"{len(queue)} messages wait for this actor.", next="Send again later.", retry_after_s=1.0
+            )
+        if envelope.ticket is not None or not self._joined(queue, envelope.signal):
+            queue.append(envelope)
 
-    def _merged(self, signal: Signal) -> bool:
+    def _joined(self, queue: deque[Envelope], signal: Signal) -> bool:
         """Text behind text of the same turn becomes one signal, so a slow actor has few, long ones."""
-        if not isinstance(signal, Streamed) or not self._turns:
+        if not queue or queue[-1].ticket is not None:
             return False
-        last = self._turns[-1][0]
-        if not isinstance(last, Streamed) or last.turn != signal.turn:
+        both = queue[-1].signal.joined(signal)
+        if both is None:
             return False
-        self._turns[-1] = (Streamed(turn=last.turn, text=last.text + signal.text), None)
+        queue[-1].signal = both
         return True
 
-    def take(self) -> tuple[Signal, Ticket | None]:
+    def put_back(self, envelope: Envelope) -> None:
+        """First in line again, as control or not."""
+        if envelope.signal.control:
+            self._control = self._control or deque()
+            self._control.appendleft(envelope)
+        else:
+            self._turns.appendleft(envelope)
+
+    def take(self) -> Envelope:
         return self._control.popleft() if self._control else self._turns.popleft()
 
-    def take_tickets(self) -> list[Ticket]:
-        """Empties the mailbox; returns who still waits for an answer."""
-        left = [ticket for _, ticket in (*self._control, *self._turns) if ticket is not None]
-        self._control.clear()
+    def types(self) -> list[str]:
+        return [type(envelope.signal).__name__ for envelope in (*(self._control or ()), *self._turns)]
+
+    def take_all(self) -> list[Envelope]:
+        left = [*(self._control or ()), *self._turns]
+        self._control = None
         self._turns.clear()
         return left

@@ -1,9 +1,8 @@
-"""What the actors of a host share: the doors to the world, and the patience to go through them."""
+"""The patience to go through doors that may be shut for a while."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -14,36 +13,24 @@ from flotilla.core import signals
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
 from flotilla.core.generation import Finished, Prompt
-from flotilla.core.ids import ActorId
 from flotilla.core.limits import LIMITS, Limits
-from flotilla.core.ports import HotLog, Journal, Knowledge, Model
+from flotilla.core.ports import Knowledge, Model
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
 
 
 class Work:
+    """Searching and generating for conversations, over the death of whoever does it."""
+
     def __init__(
-        self,
-        *,
-        journal: Journal,
-        hot_log: HotLog,
-        knowledge: Knowledge,
-        model: Model,
-        clock: Clock,
-        log: Any,
-        limits: Limits = LIMITS,
-        on_lost: Callable[[Any], None] = lambda _: None,
+        self, *, knowledge: Knowledge, model: Model, clock: Clock, log: Any, limits: Limits = LIMITS
     ) -> None:
-        self.journal = journal
-        self.hot_log = hot_log
         self.knowledge = knowledge
         self.model = model
         self.clock = clock
         self.log = log
         self.limits = limits
-        self.on_lost = on_lost
-        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def retrieve(self, tenant: str, effect: signals.Retrieve) -> signals.Found | signals.Failed:
         """Searches, again and again while the knowledge is out of reach, until patience ends."""
@@ -54,11 +41,13 @@ class Work:
                     tenant, effect.collection, effect.query, limit=effect.limit
                 )
                 taken_ms = (self.clock.monotonic() - begun) * 1000
-                return signals.Found(turn=effect.turn, hits=hits, retrieval_ms=round(taken_ms, 2))
+                return signals.Found(
+                    turn=effect.turn, run=effect.run, hits=hits, retrieval_ms=round(taken_ms, 2)
+                )
             except Exception as broken:
                 error = self._said_plainly(broken)
                 if not self._patient(error, begun, self.limits.retrieval_patience_s):
-                    return signals.Failed(turn=effect.turn, problem=error.problem())
+                    return signals.Failed(turn=effect.turn, run=effect.run, problem=error.problem())
                 await self.clock.sleep(pause_s)
         raise AssertionError("pauses never end")
 
@@ -71,7 +60,7 @@ class Work:
         for pause_s in _pauses():
             prompt = msgspec.structs.replace(effect.prompt, said=said)
             try:
-                async with aclosing(self._pieces(effect.turn, prompt, watch)) as pieces:
+                async with aclosing(self._pieces(effect, prompt, watch)) as pieces:
                     async for signal in pieces:
                         said += signal.text if isinstance(signal, signals.Streamed) else ""
                         yield signal
@@ -79,22 +68,22 @@ class Work:
             except Exception as broken:
                 error = self._said_plainly(broken)
                 if not self._patient(error, begun, self.limits.model_patience_s):
-                    yield signals.Failed(turn=effect.turn, problem=error.problem())
+                    yield signals.Failed(turn=effect.turn, run=effect.run, problem=error.problem())
                     return
                 self.log.warning("generation.retried", turn=effect.turn, reason=error.detail)
                 await self.clock.sleep(pause_s)
 
     async def _pieces(
-        self, turn: str, prompt: Prompt, watch: Stopwatch
+        self, effect: signals.Generate, prompt: Prompt, watch: Stopwatch
     ) -> AsyncGenerator[signals.Streamed | signals.Generated]:
         async with aclosing(self.model.generate(prompt)) as generated:
             async for part in generated:
                 watch.first = watch.first or self.clock.monotonic()
                 if isinstance(part, Finished):
                     watch.finished(part)
-                    yield signals.Generated(turn=turn, usage=part.usage)
+                    yield signals.Generated(turn=effect.turn, run=effect.run, usage=part.usage)
                     return
-                yield signals.Streamed(turn=turn, text=part.text)
+                yield signals.Streamed(turn=effect.turn, run=effect.run, text=part.text)
         raise FlotillaError(f"The model {self.model.name} ended a reply without saying so.")
 
     def _said_plainly(self, error: Exception) -> FlotillaError:
@@ -107,18 +96,6 @@ class Work:
     def _patient(self, error: FlotillaError, begun: float, patience_s: float) -> bool:
         passing = isinstance(error, Unavailable | Overloaded)
         return passing and self.clock.monotonic() - begun < patience_s
-
-    def forget_soon(self, actor: ActorId, turn: str) -> None:
-        """The hot log of a recorded reply is of no more use; it would also expire by itself."""
-        task = asyncio.get_running_loop().create_task(self._forget(actor, turn))
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
-
-    async def _forget(self, actor: ActorId, turn: str) -> None:
-        try:
-            await self.hot_log.forget(actor, turn)
-        except FlotillaError as error:
-            self.log.info("hot_log.not_forgotten", actor=str(actor), reason=error.detail)
 
 
 def _pauses() -> Iterator[float]:

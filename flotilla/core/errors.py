@@ -97,6 +97,60 @@ class LimitReached(FlotillaError):
     slug, title, status = "limit-reached", "Over a limit", 429
 
 
+class Rejected(FlotillaError):
+    """The actor is busy and its policy is to say no."""
+
+    slug, title, status = "rejected", "The agent is still talking", 409
+
+
+class UnknownKind(NotFound):
+    slug, title = "unknown-kind", "No such kind of actor"
+
+
+class UnknownActor(NotFound):
+    slug, title = "unknown-actor", "No such actor"
+
+
+class Erased(FlotillaError):
+    slug, title, status = "erased", "Erased at its person's wish", 410
+
+
+class MailboxFull(LimitReached):
+    slug, title = "mailbox-full", "Too much waits for this actor"
+
+
+class BudgetSpent(LimitReached):
+    slug, title = "budget-spent", "The request has used up its budget"
+
+
+class DeadlinePassed(FlotillaError):
+    slug, title, status = "deadline-passed", "The time for an answer is up", 504
+
+
+class Cycle(FlotillaError):
+    """Actors that wait for each other in a circle would wait for ever."""
+
+    slug, title, status = "cycle", "An actor in the chain of callers was asked again", 508
+
+
+class PlanChanged(Conflict):
+    """The plan of an agent wants something else than it did when its steps were recorded."""
+
+    slug, title = "plan-changed", "The plan does not agree with its record"
+
+
+class Poisoned(FlotillaError):
+    """The message broke its actor each time it was tried, and was set aside."""
+
+    slug, title, status = "poisoned", "The actor can't take this message", 500
+
+
+class Undecodable(FlotillaError):
+    """What is in the record can't be read by this release."""
+
+    slug, title, status = "undecodable", "The record of this actor can't be read", 500
+
+
 class Overloaded(FlotillaError):
     """The fleet sheds load; nothing was accepted."""
 
@@ -115,7 +169,17 @@ class Misconfigured(FlotillaError):
     slug, title, status = "misconfigured", "The settings can't work", 500
 
 
-_BY_TYPE = {TYPE_PREFIX + c.slug: c for c in (FlotillaError, *FlotillaError.__subclasses__())}
+class Moved(Unavailable):
+    """The actor lives at another host now."""
+
+    slug, title = "moved", "The actor has moved"
+
+
+def _family(cls: type[FlotillaError]) -> list[type[FlotillaError]]:
+    return [cls, *(kin for child in cls.__subclasses__() for kin in _family(child))]
+
+
+_BY_TYPE = {TYPE_PREFIX + c.slug: c for c in _family(FlotillaError)}
 
 
 def error_of(problem: Problem) -> FlotillaError:

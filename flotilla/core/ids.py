@@ -12,9 +12,18 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, 
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 
 
+class Draw:
+    """Where names come from. The simulator puts its own `number` here: the same seed, the same names."""
+
+    @staticmethod
+    def number() -> int:
+        """48 bits of Unix milliseconds, then 80 random bits."""
+        return time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+
+
 def new_id(prefix: str) -> str:
     """`PREFIX_` and 26 characters: 48 bits of Unix milliseconds, then 80 random bits (a ULID)."""
-    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    number = Draw.number()
     return prefix + "_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
@@ -23,7 +32,7 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-class ActorId(msgspec.Struct, frozen=True, order=True):
+class ActorId(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """Who an actor is, wherever it lives: its tenant, its kind and its name in that kind."""
 
     tenant: str

@@ -12,11 +12,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flotilla.core.facts import Fact, Recorded
 from flotilla.core.generation import Generated, Prompt
 from flotilla.core.ids import ActorId
+from flotilla.core.journal import Append, Due, Letter, Snapshot, Stored
 from flotilla.core.knowledge import Document, Hit, Ingested, SearchMode
 from flotilla.core.members import Member
+from flotilla.core.reminders import Reminder
 
 Vectors = npt.NDArray[np.float32]
 
@@ -89,24 +90,33 @@ class Knowledge(Protocol):
 
 
 class Journal(Protocol):
-    """The record: facts keyed by actor and `seq`, appended with the `seq` they expect.
+    """The record: entries keyed by actor and `seq`, appended with the `seq` they expect.
 
     The expected `seq` is the fence: of two hosts that both believe they own an actor, only one can write.
+    Bodies of entries and snapshots are sealed at rest under a key of the append's `person`.
     """
 
-    async def append(
-        self, actor: ActorId, expected: int, facts: Sequence[Fact], *, at: datetime, unfinished: bool
-    ) -> None:
-        """Records `facts` as `expected + 1 …`, all or none; durable when it returns.
+    async def append(self, append: Append) -> None:
+        """Records the entries as `expected + 1 …` and changes the reminders, all or none; durable when it
+        returns.
 
-        `unfinished` says whether the actor has work to go on with, should its host die now.
-        Raises `Conflict` if the actor's last `seq` is not `expected`, `Unavailable` if the outcome is
-        unknown: the caller must read the journal again before it goes on.
+        Raises `Conflict` if the actor's last `seq` is not `expected`, or if `fired` is not pending any
+        more; `Unavailable` if the outcome is unknown: the caller must read again before it goes on.
         """
         ...
 
-    async def read(self, actor: ActorId, *, after: int = 0, limit: int | None = None) -> list[Recorded]:
-        """Facts with `seq > after`, in order."""
+    async def load(self, actor: ActorId) -> tuple[Snapshot | None, list[Stored]]:
+        """The latest snapshot, if there is one, and every entry after it: one round trip.
+
+        Raises `Erased` if the key of its person was dropped."""
+        ...
+
+    async def read(self, actor: ActorId, *, after: int = 0, limit: int | None = None) -> list[Stored]:
+        """Entries with `seq > after`, in order. Raises `Erased` as above."""
+        ...
+
+    async def keep(self, actor: ActorId, snapshot: Snapshot, *, person: str = "") -> None:
+        """Keeps a snapshot in place of an older one; an older one than what is kept is ignored."""
         ...
 
     async def unfinished(self) -> list[ActorId]:
@@ -115,13 +125,58 @@ class Journal(Protocol):
 
     async def actors(
         self, tenant: str, kind: str, *, before: str | None = None, limit: int = 50
-    ) -> list[tuple[ActorId, list[Recorded]]]:
-        """Newest first, by name, each with its first and its last fact."""
+    ) -> list[tuple[ActorId, list[Stored]]]:
+        """Newest first, by name, each with its first and its last entry; those that were erased are left
+        out."""
+        ...
+
+    async def erase(self, tenant: str, person: str) -> bool:
+        """Drops the person's key: what was sealed with it can't be read by anybody any more. False if
+        there was none."""
+        ...
+
+    async def due(self, before: datetime, buckets: Sequence[int], *, limit: int) -> list[Due]:
+        """Reminders with a due time up to `before`, earliest first, of actors in these buckets
+        (`bucket_of`)."""
+        ...
+
+    async def reminders(self, actor: ActorId) -> list[Reminder]:
+        """Those that are set, by name."""
         ...
 
     async def ping(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class Letters(Protocol):
+    """Messages that actors could not take: kept until somebody has looked."""
+
+    async def put(self, letter: Letter) -> None:
+        """Kept by id: putting it again changes nothing."""
+        ...
+
+    async def list(self, tenant: str, *, actor: ActorId | None = None, limit: int = 100) -> list[Letter]:
+        """Oldest first."""
+        ...
+
+    async def remove(self, tenant: str, id: str) -> Letter | None:
+        """The letter that was removed; None if there is none of that id."""
+        ...
+
+
+class Pins(Protocol):
+    """The exceptions of placement: actors that live where hashing would not put them."""
+
+    async def pin(self, actor: ActorId, host: str) -> None:
+        """Until it is unpinned `actor` lives at the host of that name, while that host is alive."""
+        ...
+
+    async def unpin(self, actor: ActorId) -> None: ...
+
+    async def pins(self) -> dict[ActorId, str]:
+        """All of them: actor to the name of its host."""
+        ...
 
 
 class HotLog(Protocol):
@@ -136,7 +191,10 @@ class HotLog(Protocol):
 
     async def read(self, actor: ActorId, turn: str) -> str: ...
 
-    async def forget(self, actor: ActorId, turn: str) -> None: ...
+    async def seal(self, actor: ActorId, turn: str) -> None:
+        """Drops the text and closes the log of this turn: whoever appends to it from now on gets a
+        `Conflict`, so that a host that was declared dead shows no word of a turn that has ended."""
+        ...
 
     async def ping(self) -> None: ...
 

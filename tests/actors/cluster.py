@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
-import structlog
-
+from actors.doorways import Doorways
 from actors.fleet import Fleet
-from actors.host import Host
-from actors.link import Links, Listener
-from actors.roster import Roster
-from actors.work import Work
+from actors.residents import session as session_residents
+from actors.runtime import Resident
+from benchmarks import cluster
+from benchmarks.cluster import LOG, TOKEN
 from flotilla.core import signals
-from flotilla.core.clock import SystemClock
 from flotilla.core.errors import Unavailable
 from flotilla.core.facts import MessageAccepted, ReplyCompleted
 from flotilla.core.ids import ActorId
 from flotilla.core.knowledge import Hit
-from flotilla.core.limits import Limits
-from flotilla.core.members import Member
-from flotilla.stores.memory import MemoryDirectory, MemoryHotLog, MemoryJournal
+from flotilla.core.ledger import Codec
+from flotilla.core.session import Session
+from flotilla.stores.memory import MemoryHotLog, MemoryJournal
 from flotilla.views.events import TURN_ENDS, Frame
 from models.scripted import ScriptedModel, ScriptSettings
+from tests.actors import kinds
 from tests.build import hit
 
-TOKEN = "t"
-LOG = structlog.wrap_logger(logging.getLogger("tests"))
+__all__ = ["LOG", "TOKEN", "Cluster"]
+CODEC = Codec(Session)
+
 REPLY = "The Silver card has an annual fee of $1,000.50. Naïve 日本語 👩‍👩‍👧 words follow here, one by one."
 SLOW = ScriptSettings(mode="replies", replies=(REPLY,), first_token_s=0.001, token_s=0.003, tick_s=0.001)
 FAST = ScriptSettings(mode="replies", replies=(REPLY,), first_token_s=0.0, token_s=0.0)
@@ -42,6 +41,9 @@ class Switch:
     def __init__(self, store: Any) -> None:
         self.store, self.down, self.calls = store, False, 0
         self.down_for: set[str] = set()
+        self.gate = asyncio.Event()  # closed, nothing is appended
+        self.gate.set()
+        self.held = 0
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any, **named: Any) -> Any:
@@ -49,6 +51,10 @@ class Switch:
             await asyncio.sleep(0)  # a real store lets others run
             if self.down or name in self.down_for:
                 raise Unavailable("The store is down.", retry_after_s=0.1)
+            if name == "append":
+                self.held += 1
+                await self.gate.wait()
+                self.held -= 1
             return await getattr(self.store, name)(*args, **named)
 
         return call
@@ -64,71 +70,32 @@ class Shelf:
         return self.hits
 
 
-class Cluster:
-    def __init__(self, model: Any = None, script: ScriptSettings = SLOW) -> None:
-        self.clock = SystemClock()
-        self.journal, self.hot_log = Switch(MemoryJournal()), Switch(MemoryHotLog())
-        self.directory = MemoryDirectory()
-        self.model = model or ScriptedModel(script)
-        self.hosts: dict[str, Host] = {}
-        self.listeners: dict[str, Listener] = {}
-        self.members: dict[str, Member] = {}
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.links = Links(TOKEN)
-        self.roster = Roster(self.directory, self.clock, LOG, "host")
-        self.fleet = Fleet(self.links, self.roster, self.clock)
+class Cluster(cluster.Cluster):
+    """The session at home, and the kinds of tests/actors/kinds.py."""
 
-    async def add(self, name: str, housekeeping: bool = True) -> Host:
-        work = Work(
-            journal=self.journal,  # type: ignore[arg-type]
-            hot_log=self.hot_log,  # type: ignore[arg-type]
+    def __init__(self, model: Any = None, script: ScriptSettings = SLOW) -> None:
+        self.hot_log = Switch(MemoryHotLog())
+        self.model = model or ScriptedModel(script)
+        super().__init__(Cluster._kinds, journal=Switch(MemoryJournal()))
+
+    def _kinds(self) -> Sequence[Resident]:
+        doors = Doorways(
             knowledge=Shelf(),  # type: ignore[arg-type]
             model=self.model,
+            hot_log=self.hot_log,  # type: ignore[arg-type]
+            letters=self.letters,
             clock=self.clock,
             log=LOG,
-            limits=Limits(recover_every_s=0.02),
         )
-        host = self.hosts[name] = Host(work)
-        listener = self.listeners[name] = Listener(host.answer, TOKEN)
-        await self.enlist(name, await listener.start())
-        if housekeeping:
-            run = host.run(self.members[name], lambda: self.roster.members("host"))
-            self.tasks.append(asyncio.create_task(run))
-        return host
-
-    async def enlist(self, name: str, address: str) -> None:
-        member = self.members[name] = Member(role="host", name=name, life=f"l-{name}", address=address)
-        await self.directory.beat(member)
-        await self.roster.refresh()
-
-    async def kill(self, name: str) -> None:
-        """Its sockets break, its actors are gone without a word to anybody."""
-        host = self.hosts.pop(name)
-        await self.listeners.pop(name).aclose()
-        for actor in list(host._actors.values()):
-            actor.lost = True
-            for task in (*actor._tasks.values(), actor._runner):
-                if task is not None:
-                    task.cancel()
-        host._actors.clear()
-        await self.directory.leave(self.members.pop(name))
-        await self.roster.refresh()
-
-    async def aclose(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        for name in list(self.hosts):
-            await self.kill(name)
-        await self.links.aclose()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        return [*session_residents.residents(doors), *kinds.residents()]
 
     async def open(self, name: str) -> ActorId:
         actor = ActorId("demo", "session", name)
-        await self.fleet.open(actor, signals.Open(agent="bank"))
+        await self.fleet.ask(actor, signals.Open(agent="bank"))
         return actor
 
     async def post(self, actor: ActorId, id: str, text: str = "What does it cost?") -> signals.Accepted:
-        return await self.fleet.post(actor, signals.Post(id=id, text=text))
+        return await self.fleet.ask(actor, signals.Post(id=id, text=text))
 
     async def read(
         self,
@@ -159,7 +126,7 @@ class Cluster:
         return got
 
     async def facts(self, actor: ActorId) -> list[Any]:
-        return [recorded.fact for recorded in await self.journal.store.read(actor)]
+        return [CODEC.recorded(stored).fact for stored in await self.journal.store.read(actor)]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(4):

@@ -10,6 +10,7 @@ import pytest
 
 from actors.link import Listener
 from flotilla.core import signals
+from flotilla.core.calls import Call
 from flotilla.core.errors import FlotillaError, NotFound
 from flotilla.core.facts import MessageAccepted, ReplyCompleted
 from flotilla.core.ids import ActorId
@@ -53,7 +54,7 @@ async def test_an_interrupt_reaches_a_reply_and_keeps_what_was_seen(cluster: Clu
     reading = asyncio.create_task(cluster.read(actor))
     await cluster.post(actor, "c-1")
     await cluster.until(lambda: bool(cluster.hot_log.store._texts))
-    await cluster.fleet.interrupt(actor)
+    await cluster.fleet.ask(actor, signals.Interrupt())
     events = await reading
     assert events[-1]["type"] == "reply.interrupted"
     assert join(events) == text_of(events) != REPLY
@@ -69,7 +70,7 @@ async def test_another_tenant_does_not_see_a_session(cluster: Cluster) -> None:
     await cluster.add("a")
     actor = await cluster.open("s_1")
     with pytest.raises(NotFound):
-        await cluster.fleet.describe(ActorId("other", "session", actor.name))
+        await cluster.fleet.ask(ActorId("other", "session", actor.name), signals.Describe())
 
 
 # -- resuming
@@ -225,7 +226,8 @@ async def test_a_session_on_two_hosts_at_once_answers_each_message_once(cluster:
         if sum(isinstance(f, ReplyCompleted) for f in facts) == 6:
             break
         for host in (a, b):
-            await host.recover(lambda _: True)
+            for id in await cluster.journal.unfinished():
+                host.activate(id)
         await asyncio.sleep(0.001)
     turns = [f.turn for f in facts if isinstance(f, MessageAccepted)]
     assert {one.turn for one in accepted} == set(turns) and len(turns) == 6
@@ -237,7 +239,6 @@ async def insist(host, actor: ActorId, id: str) -> signals.Accepted:
     """As the fleet does: asks again where the answer is not known."""
     while True:
         try:
-            session = await host.activate(actor)
-            return await session.ask(signals.Post(id=id, text="What does it cost?"))
+            return await host.ask(actor, signals.Post(id=id, text="What does it cost?"), Call())
         except FlotillaError:
             await asyncio.sleep(0.001)

@@ -11,7 +11,8 @@ from flotilla.core.errors import FlotillaError
 from flotilla.core.facts import MessageAccepted, SessionOpened
 from flotilla.core.generation import Generated, Piece, Prompt
 from flotilla.core.ids import ActorId
-from tests.actors.cluster import FAST, REPLY, Cluster, complete, durable, join, text_of
+from flotilla.core.journal import Append
+from tests.actors.cluster import CODEC, FAST, REPLY, Cluster, complete, durable, join, text_of
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -98,8 +99,8 @@ async def test_nothing_is_acknowledged_that_a_bug_kept_from_the_record(cluster: 
     """Deciding breaks half-way (here: the agent is gone since a new release), so memory runs ahead."""
     await cluster.add("a")
     actor = ActorId("demo", "session", "s_1")
-    opened = SessionOpened(agent="gone")
-    await cluster.journal.append(actor, 0, [opened], at=cluster.clock.now(), unfinished=False)
+    opened = CODEC.entry(SessionOpened(agent="gone"))
+    await cluster.journal.append(Append(actor=actor, expected=0, entries=(opened,), at=cluster.clock.now()))
     accepted = None
     for _ in range(2):
         try:

@@ -1,0 +1,288 @@
+"""An actor that is awake: the loop that performs what its pure half decides.
+
+One signal at a time. Its effects are performed in the order in which they are listed, so nothing
+is answered, shown or started before the facts that it rests on are in the journal. What needs no
+waiting is done within the step; the rest in a task, while the actor takes nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actors import performing, recording, supervision
+from actors.follower import Follower
+from actors.mailbox import Envelope, Mailbox
+from actors.runtime import Resident
+from actors.tickets import Ticket, Tickets
+from flotilla.core.actor import Actor
+from flotilla.core.calls import Call
+from flotilla.core.effects import Abandoned, Due, Effect, Record, Signal, Step
+from flotilla.core.errors import Conflict, DeadlinePassed, FlotillaError, Moved
+from flotilla.core.ids import ActorId
+
+if TYPE_CHECKING:
+    from actors.host import Host
+
+MOVED = Moved("The actor goes on at another host.", next="Connect again.", retry_after_s=0.1)
+LATE = DeadlinePassed("The message waited beyond its deadline.", next="Give it more time, or send less.")
+
+
+class Newcomer(Signal, frozen=True, tag="flotilla.newcomer"):
+    """Somebody wants to follow: from its place in the loop on, it gets every frame."""
+
+    control = True
+    follower: Any
+
+
+class Activation:
+    """Made by its host, awake once its journal is folded. `notes` is for its performer."""
+
+    __slots__ = (
+        "_box",
+        "_followers",
+        "_queued",
+        "_runner",
+        "_running",
+        "_tickets",
+        "actor",
+        "host",
+        "id",
+        "leaving",
+        "lost",
+        "notes",
+        "recorded",
+        "resident",
+        "since_snapshot",
+        "tasks",
+        "touched",
+    )
+
+    def __init__(self, id: ActorId, resident: Resident, host: Host) -> None:
+        self.id = id
+        self.actor: Actor = resident.codec.actor(id=id)
+        self.resident = resident
+        self.host = host
+        self.recorded = 0  # the last seq that is in the journal
+        self.since_snapshot = 0
+        self.touched = host.runtime.clock.monotonic()
+        self.lost = False
+        self.leaving = False
+        self.notes: Any = None
+        self._box: Mailbox | None = None
+        self._queued = False
+        self._running = False
+        self._runner: asyncio.Task[None] | None = None
+        self._followers: list[Follower] | None = None
+        self.tasks: dict[str, asyncio.Task[None]] | None = None
+        self._tickets: Tickets | None = None
+
+    def __repr__(self) -> str:
+        return f"<Activation {self.id}: seq {self.recorded}, {self.waiting} waiting>"
+
+    @property
+    def waiting(self) -> int:
+        return len(self._box) if self._box else 0
+
+    @property
+    def followers(self) -> int:
+        return len(self._followers or ())
+
+    @property
+    def idle(self) -> bool:
+        busy = self._running or self._queued or self._box or self.tasks or self._tickets
+        return not busy and not self.actor.unfinished
+
+    # -- hearing
+
+    def deliver(self, envelope: Envelope, *, bounded: bool = True) -> None:
+        """Raises `Moved` if the actor has left, `MailboxFull` if too much waits."""
+        if self.lost:
+            raise MOVED
+        if self._box is None:
+            self._box = Mailbox(self.resident.kind.limits.mailbox_messages_max)
+        self._box.put(envelope, bounded=bounded)
+        self._schedule()
+
+    def hear(self, signal: Signal, call: Call | None = None, deadline: float | None = None) -> None:
+        """A signal of the actor's own work; too late for an actor that has left."""
+        if not self.lost:
+            self.deliver(Envelope(signal, None, call, deadline), bounded=False)
+
+    def follow(self, follower: Follower) -> None:
+        self.deliver(Envelope(Newcomer(follower=follower)), bounded=False)
+
+    def unfollow(self, follower: Follower) -> None:
+        if self._followers and follower in self._followers:
+            self._followers.remove(follower)
+
+    def publish(self, frame: bytes) -> None:
+        if self._followers:
+            self._followers = [follower for follower in self._followers if not follower.ended]
+            for follower in self._followers:
+                follower.put(frame)
+
+    # -- the loop
+
+    def _schedule(self) -> None:
+        if not (self._running or self._queued):
+            self._queued = True
+            self.host.queue.add(self)
+
+    def step(self) -> bool:
+        if self.leaving and not self.lost:
+            self.lose()
+        if self._box and not self.lost:
+            self._handle(self._box.take())
+        more = bool(self._box) and not self._running and not self.lost
+        if not self._box:
+            self._box = None
+        self._queued = more
+        return more
+
+    def _handle(self, envelope: Envelope) -> None:
+        self.touched = now = self.host.runtime.clock.monotonic()
+        if envelope.deadline is not None and envelope.deadline < now:
+            return self._refuse(envelope, LATE)
+        if envelope.ticket is not None and envelope.ticket.gone:
+            return None
+        if isinstance(envelope.signal, Newcomer):
+            return self._begin(recording.welcome(self, envelope.signal.follower), envelope)
+        return self._decide(envelope)
+
+    def _decide(self, envelope: Envelope) -> None:
+        self.resident.counts["messages"] += 1
+        try:
+            effects = self.actor.on(envelope.signal)
+        except FlotillaError as error:  # refused: nothing has changed
+            self._refuse(envelope, error)
+        except Exception as error:
+            self._begin(supervision.crashed(self, envelope, error), envelope)
+        else:
+            self._perform(effects, envelope)
+
+    def _perform(self, effects: Sequence[Effect], envelope: Envelope) -> None:
+        if isinstance(envelope.signal, Due):
+            return self._begin(performing.perform_due(self, effects, envelope.signal, envelope), envelope)
+        try:
+            for n, effect in enumerate(effects):
+                if isinstance(effect, Record | Step):
+                    return self._begin(performing.perform_all(self, effects[n:], envelope), envelope)
+                performing.perform(self, effect, envelope)
+        except Exception as error:
+            return self._begin(supervision.crashed(self, envelope, error), envelope)
+        return performing.close(effects, envelope)
+
+    # -- what takes time
+
+    def _begin(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
+        """The actor takes nothing else until `work` is done."""
+        self._running = True
+        self._runner = asyncio.get_running_loop().create_task(self._run(work, envelope))
+
+    async def _run(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
+        try:
+            await self._supervised(work, envelope)
+        finally:
+            self._running, self._runner = False, None
+            if not self.lost and (self._box or self.leaving):
+                self._schedule()
+
+    async def _supervised(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
+        try:
+            await work
+        except FlotillaError as error:
+            self._give_up(error, envelope)
+        except Exception as error:
+            if envelope is None or envelope.tries > self.resident.kind.limits.tries_max:
+                return self._give_up(FlotillaError("The actor could not go on."), envelope, error)
+            await self._supervised(supervision.crashed(self, envelope, error), envelope)
+
+    def _give_up(
+        self, error: FlotillaError, envelope: Envelope | None, cause: Exception | None = None
+    ) -> None:
+        """Memory has run ahead of the record, or another host owns the actor: forget it all."""
+        log = self.host.runtime.log
+        log.warning("activation.lost", actor=str(self.id), reason=error.detail, exc_info=cause)
+        shown = MOVED if isinstance(error, Conflict) else error
+        if envelope is not None:
+            self._refuse(envelope, shown)
+        self.lose(shown)
+
+    def wake(self) -> None:
+        """Folds the journal; what is delivered meanwhile waits."""
+        self._begin(supervision.wake(self), None)
+
+    def put_back(self, envelope: Envelope) -> None:
+        if self._box is None:
+            self._box = Mailbox(self.resident.kind.limits.mailbox_messages_max)
+        self._box.put_back(envelope)
+
+    # -- answering and leaving
+
+    @property
+    def tickets(self) -> Tickets:
+        if self._tickets is None:
+            self._tickets = Tickets(self.resident.kind.limits.mailbox_messages_max)
+        return self._tickets
+
+    def abandoned(self, key: str) -> None:
+        self.hear(Abandoned(key=key))
+
+    def take_tickets(self, key: str) -> list[Ticket]:
+        taken = self._tickets.take(key) if self._tickets is not None else []
+        if self._tickets is not None and not self._tickets:
+            self._tickets = None
+        return taken
+
+    def add_follower(self, follower: Follower) -> None:
+        self._followers = [*(self._followers or ()), follower]
+
+    def _refuse(self, envelope: Envelope, error: FlotillaError) -> None:
+        self.resident.counts["refused"] += 1
+        if envelope.ticket is not None:
+            envelope.ticket.refuse(error)
+        elif not isinstance(envelope.signal, Abandoned):
+            tag = type(envelope.signal).__name__
+            self.host.runtime.log.warning(
+                "signal.refused", actor=str(self.id), signal=tag, reason=error.detail
+            )
+
+    def leave(self) -> None:
+        """Goes after the signal that is being handled; callers follow to the next owner."""
+        if not self._running:
+            return self.lose()
+        self.leaving = True
+        return None
+
+    def abandon(self) -> None:
+        """Gone without a word to anybody, as if its process had been killed."""
+        self.lost = True
+        performing.cancel_tasks(self)
+        if self._runner is not None:
+            self._runner.cancel()
+
+    # -- for an operator
+
+    def mail(self) -> list[str]:
+        """The types of the messages that wait, and not their text."""
+        return self._box.types() if self._box else []
+
+    def working_on(self) -> list[str]:
+        return sorted(self.tasks or ())
+
+    def lose(self, error: FlotillaError = MOVED) -> None:
+        """Forgets everything; the journal knows. Whoever waits is told to come again."""
+        self.lost = True
+        performing.cancel_tasks(self)
+        for envelope in self._box.take_all() if self._box else ():
+            if isinstance(envelope.signal, Newcomer):
+                envelope.signal.follower.end(error)
+            elif envelope.ticket is not None:
+                envelope.ticket.refuse(error)
+        for ticket in self._tickets.take_all() if self._tickets else ():
+            ticket.refuse(error)
+        for follower in self._followers or ():
+            follower.end(error)
+        self.host.forget(self)

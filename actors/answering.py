@@ -1,0 +1,124 @@
+"""A host's end of the links: frames in, actors' answers out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from actors import frames, inspection
+from actors.activation import MOVED
+from actors.follower import Follower
+from actors.host import Host, refused
+from actors.listener import Reply
+from flotilla.core.errors import FlotillaError, NotFound, TooLarge
+
+
+class Remote:
+    """An asker at the other end of a link (`actors.tickets.Ticket`)."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    @property
+    def gone(self) -> bool:
+        return self._reply.gone
+
+    def answer(self, value: Any) -> None:
+        self._reply.answer(frames.encode(value))
+
+    def refuse(self, error: FlotillaError) -> None:
+        self._reply.refuse(error)
+
+    def part(self, value: Any) -> None:
+        """Whoever asks for one answer gets the last."""
+
+    def when_gone(self, tell: Callable[[], None]) -> None:
+        self._reply.on_cancel = tell
+
+
+class Answering:
+    """`asked` and `handle` are what a `Listener` calls."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    # -- one frame in, one out
+
+    def asked(self, method: str, body: bytes, reply: Reply | None) -> None:
+        ticket = None if reply is None else Remote(reply)
+        try:
+            self._deliver(method, body, ticket)
+        except Exception as error:
+            if ticket is None or not isinstance(error, FlotillaError):
+                self._host.runtime.log.warning("frame.refused", method=method, reason=str(refused(error)))
+            if ticket is not None:
+                ticket.refuse(refused(error))
+
+    def _deliver(self, method: str, body: bytes, ticket: Remote | None) -> None:
+        if method in ("ask", "tell"):
+            frame = frames.decode_ask(body)
+            message = self._message(frame)
+            self._host.deliver(frame.actor, message, ticket, frame.call, hops=frame.hops)
+        elif method == "due":
+            frame = frames.decode_due(body)
+            assert ticket is not None
+            self._host.due(frame.actor, frame.due, ticket, frame.hops)
+        elif ticket is not None:
+            self._host.spawn(self._answer(method, body, ticket))
+
+    def _message(self, frame: frames.AskFrame) -> Any:
+        codec = self._host.runtime.kinds.of(frame.actor.kind).codec
+        most = codec.kind.limits.message_bytes_max
+        if len(frame.message) > most:
+            raise TooLarge(
+                f"{len(frame.message)} bytes; a {codec.kind.name} takes {most}.", next="Send less at once."
+            )
+        try:
+            return codec.message(frame.message)
+        except msgspec.DecodeError as error:
+            raise frames.unreadable(error) from None
+
+    async def _answer(self, method: str, body: bytes, ticket: Remote) -> None:
+        try:
+            ticket.answer(await inspection.answer(self._host, method, body))
+        except FlotillaError as error:
+            ticket.refuse(error)
+        except Exception as error:
+            ticket.refuse(refused(error))
+            raise
+
+    # -- streams
+
+    async def handle(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
+        match method:
+            case "follow":
+                items = self._follow(frames.decode_follow(body))
+            case "stream":
+                items = self._stream(frames.decode_ask(body))
+            case _:
+                raise NotFound(f"A host has no method {method!r}.")
+        async with aclosing(items) as open_items:
+            async for item in open_items:
+                yield item
+
+    async def _follow(self, frame: frames.FollowFrame) -> AsyncGenerator[bytes]:
+        follower = Follower(frame.after, frame.offset)
+        activation = self._host.follow(frame.actor, follower, frame.hops)
+        try:
+            async with aclosing(follower.frames()) as items:
+                async for item in items:
+                    yield item
+        finally:
+            follower.end(MOVED)
+            activation.unfollow(follower)
+
+    async def _stream(self, frame: frames.AskFrame) -> AsyncGenerator[bytes]:
+        stream = self._host.stream(frame.actor, self._message(frame), frame.call)
+        async with aclosing(stream.items()) as items:
+            async for item in items:
+                yield frames.encode(item)

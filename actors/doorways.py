@@ -1,0 +1,69 @@
+"""What the performers of a host may use: the doors to the world, opened once for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.runtime import Resident
+from flotilla.core.actor import Actor
+from flotilla.core.clock import Clock
+from flotilla.core.errors import Misconfigured
+from flotilla.core.limits import LIMITS, Limits
+from flotilla.core.ports import HotLog, Knowledge, Letters, Model
+
+RESIDENTS = "actors.residents"
+
+
+def _spawn(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    _spawned.add(task)
+    task.add_done_callback(_spawned.discard)
+
+
+_spawned: set[asyncio.Task[None]] = set()
+
+
+class Doorways(msgspec.Struct, kw_only=True):
+    knowledge: Knowledge
+    model: Model
+    hot_log: HotLog
+    letters: Letters
+    clock: Clock
+    log: Any
+    limits: Limits = LIMITS
+    may_show: Callable[[], bool] = lambda: True
+    spawn: Callable[[Coroutine[Any, Any, None]], None] = _spawn
+
+
+def find_residents(doors: Doorways, modules: Sequence[str] = ()) -> Iterator[Resident]:
+    """The kinds of the folder `actors/residents`, then those of `modules`: a module's own function
+    `residents(doors)` gives them; without one they are the `Actor` classes that it defines."""
+    for module in (*_own_modules(), *modules):
+        try:
+            found = importlib.import_module(module)
+        except ImportError as error:
+            raise Misconfigured(
+                f"The kinds of {module!r} can't be imported: {error}.", field="FLOTILLA_KINDS"
+            ) from error
+        if hasattr(found, "residents"):
+            yield from found.residents(doors)
+        else:
+            yield from map(Resident, _actors_of(found))
+
+
+def _own_modules() -> list[str]:
+    package = importlib.import_module(RESIDENTS)
+    return [f"{RESIDENTS}.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
+
+
+def _actors_of(module: Any) -> Iterator[type[Actor]]:
+    for value in vars(module).values():
+        mine = isinstance(value, type) and issubclass(value, Actor) and value.__module__ == module.__name__
+        if mine and hasattr(value, "kind"):
+            yield value

@@ -1,0 +1,193 @@
+"""Performing effects: one function for each that every kind has, and the order of them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors import recording
+from actors.mailbox import Envelope
+from flotilla.core.calls import Call
+from flotilla.core.effects import (
+    Answer,
+    Answered,
+    Ask,
+    Due,
+    Effect,
+    Part,
+    Record,
+    Refuse,
+    Step,
+    Stop,
+    Tell,
+    Wait,
+    Work,
+)
+from flotilla.core.errors import FlotillaError, error_of
+
+if TYPE_CHECKING:
+    from actors.activation import Activation
+
+
+def _answer(at: Activation, effect: Answer, envelope: Envelope) -> None:
+    if not effect.key:
+        if envelope.ticket is not None:
+            envelope.ticket.answer(effect.value)
+        return
+    for ticket in at.take_tickets(effect.key):
+        ticket.answer(effect.value)
+
+
+def _refuse(at: Activation, effect: Refuse, envelope: Envelope) -> None:
+    for ticket in at.take_tickets(effect.key):
+        ticket.refuse(error_of(effect.problem))
+
+
+def _part(at: Activation, effect: Part, envelope: Envelope) -> None:
+    for ticket in at.tickets.waiting(effect.key):
+        ticket.part(effect.value)
+
+
+def _wait(at: Activation, effect: Wait, envelope: Envelope) -> None:
+    if envelope.ticket is not None:
+        at.tickets.put(effect.key, envelope.ticket, at.abandoned)
+
+
+def _tell(at: Activation, effect: Tell, envelope: Envelope) -> None:
+    at.host.runtime.fleet.tell(effect.to, effect.message, call=_onward(at, envelope, None))
+
+
+def _stop(at: Activation, effect: Stop, envelope: Envelope) -> None:
+    stop(at, effect.key)
+
+
+def _ask(at: Activation, effect: Ask, envelope: Envelope) -> None:
+    start(at, effect.key, _asked(at, effect, envelope))
+
+
+async def _asked(at: Activation, effect: Ask, envelope: Envelope) -> None:
+    call = _onward(at, envelope, effect.timeout_s)
+    try:
+        value = await at.host.runtime.fleet.ask(
+            effect.to, effect.message, timeout_s=call.left_s or effect.timeout_s, call=call
+        )
+        answered = Answered(key=effect.key, value=value)
+    except FlotillaError as error:
+        answered = Answered(key=effect.key, problem=error.problem())
+    at.hear(answered, envelope.call, envelope.deadline)
+
+
+def _onward(at: Activation, envelope: Envelope, timeout_s: float | None) -> Call:
+    """The call that this one leads to: what is left of its time, and one more in the chain."""
+    before, left_s = envelope.call, timeout_s
+    if envelope.deadline is not None:
+        until_s = max(0.0, envelope.deadline - at.host.runtime.clock.monotonic())
+        left_s = until_s if left_s is None else min(left_s, until_s)
+    if before is None:
+        return Call(left_s=left_s, chain=(str(at.id),))
+    return msgspec.structs.replace(before, left_s=left_s, chain=(*before.chain, str(at.id)))
+
+
+def _work(at: Activation, effect: Work, envelope: Envelope) -> None:
+    start(at, effect.key, _worked(at, effect, envelope))
+
+
+async def _worked(at: Activation, effect: Work, envelope: Envelope) -> None:
+    performer = at.resident.performer
+    try:
+        async with aclosing(performer.work(at, effect, _onward(at, envelope, None))) as signals:
+            async for signal in signals:
+                at.hear(signal, envelope.call, envelope.deadline)
+    except Exception as error:
+        at.host.runtime.log.exception("work.broke", actor=str(at.id), work=type(effect).__name__)
+        if signal := performer.broke(at, effect, FlotillaError(f"{type(error).__name__} in the work.")):
+            at.hear(signal, envelope.call)
+
+
+_PERFORM: dict[type, Callable[[Any, Any, Envelope], None]] = {
+    Answer: _answer,
+    Refuse: _refuse,
+    Part: _part,
+    Wait: _wait,
+    Tell: _tell,
+    Stop: _stop,
+    Ask: _ask,
+}
+
+
+# -- in their order
+
+
+def perform(at: Activation, effect: Effect, envelope: Envelope) -> None:
+    """An effect that needs no waiting."""
+    if known := _PERFORM.get(type(effect)):
+        known(at, effect, envelope)
+    elif isinstance(effect, Work):
+        _work(at, effect, envelope)
+    else:
+        raise TypeError(f"{type(effect).__name__} is no effect of the runtime, no Step and no Work.")
+
+
+async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envelope) -> None:
+    for effect in effects:
+        if isinstance(effect, Record):
+            await recording.record(at, effect, envelope.signal)
+        elif isinstance(effect, Step):
+            await at.resident.performer.step(at, effect)
+        else:
+            perform(at, effect, envelope)
+    close(effects, envelope)
+    recording.snapshot_soon(at)
+
+
+async def perform_due(at: Activation, effects: Sequence[Effect], due: Due, envelope: Envelope) -> None:
+    """The first facts take the reminder out of the record with them; without facts, we do."""
+    fired = recording.fired(due, at.host.runtime.clock.now())
+    first = next((n for n, effect in enumerate(effects) if isinstance(effect, Record)), -1)
+    record = effects[first] if first >= 0 else Record(facts=(), unfinished=at.actor.unfinished)
+    assert isinstance(record, Record)
+    await perform_all(at, effects[: max(first, 0)], Envelope(due))
+    await recording.record(at, record, due, fired)
+    await perform_all(at, effects[first + 1 :], envelope)
+
+
+def close(effects: Sequence[Effect], envelope: Envelope) -> None:
+    """A message that a kind has nothing to say to is answered with nothing, rather than never."""
+    ticket = envelope.ticket
+    if ticket is not None and not any(isinstance(effect, Answer | Wait) for effect in effects):
+        ticket.answer(None)
+
+
+# -- what runs beside the loop
+
+
+def start(at: Activation, key: str, work: Coroutine[Any, Any, None]) -> None:
+    """Until it ends or is stopped; another of the same key takes its place."""
+    stop(at, key)
+    task = asyncio.get_running_loop().create_task(work)
+    at.tasks = at.tasks or {}
+    at.tasks[key] = task
+    task.add_done_callback(lambda done: _ended(at, key, done))
+
+
+def _ended(at: Activation, key: str, task: asyncio.Task[None]) -> None:
+    if at.tasks and at.tasks.get(key) is task:
+        del at.tasks[key]
+        at.tasks = at.tasks or None
+    if not task.cancelled() and (error := task.exception()):
+        at.host.runtime.log.error("work.broke", actor=str(at.id), exc_info=error)
+
+
+def stop(at: Activation, key: str) -> None:
+    if at.tasks and (task := at.tasks.pop(key, None)):
+        task.cancel()
+
+
+def cancel_tasks(at: Activation) -> None:
+    for task in (at.tasks or {}).values():
+        task.cancel()
+    at.tasks = None

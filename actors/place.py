@@ -1,0 +1,55 @@
+"""How far a follower has come, and what it may be shown next."""
+
+from __future__ import annotations
+
+import msgspec
+
+from flotilla.views import events
+from flotilla.views.events import Frame
+
+
+class Gap(Exception):
+    """The host has shown text that did not get here: ask it again."""
+
+
+class Place:
+    """How far a follower has come: the last durable event, and the text of the reply under way."""
+
+    def __init__(self, after: int, offset: int) -> None:
+        self.after = after
+        self.offset = offset
+        self.rewound = 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.after}:{self.offset}" if self.offset else f"{self.after}"
+
+    def take(self, frame: Frame) -> list[Frame]:
+        """What to hand on, in order, now that `frame` has come."""
+        if frame.offset is not None:
+            return self._take_delta(frame, frame.offset)
+        if frame.seq <= self.after:
+            return []
+        self.after = frame.seq
+        if events.open_envelope(frame.json).type in _BOUNDS:
+            self.offset = 0
+        return [self._named(frame)]
+
+    def _take_delta(self, frame: Frame, offset: int) -> list[Frame]:
+        if offset > self.offset:
+            raise Gap
+        back: list[Frame] = []
+        if offset < self.offset:
+            self.offset = offset
+            turn = events.open_envelope(frame.json).turn or ""
+            back.append(self._named(events.rewound(frame.seq, turn, offset)))
+            self.rewound += 1
+        self.offset = offset + frame.length
+        return [*back, self._named(frame)]
+
+    def _named(self, frame: Frame) -> Frame:
+        return msgspec.structs.replace(frame, id=self.id)
+
+
+# A reply's text is counted from the first of these to the second.
+_BOUNDS = events.TURN_ENDS | {"reply.started"}

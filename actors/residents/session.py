@@ -1,0 +1,188 @@
+"""How a conversation's effects are performed: search, generate, and show text that is logged first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.doorways import Doorways
+from actors.follower import Follower
+from actors.performer import Activation, Performer
+from actors.runtime import Resident
+from actors.stopwatch import Stopwatch
+from actors.work import Work
+from flotilla.core import effects, signals
+from flotilla.core.calls import Call
+from flotilla.core.effects import Signal, Step, Woken
+from flotilla.core.errors import Conflict, FlotillaError, Problem
+from flotilla.core.facts import (
+    MessageAccepted,
+    ReplyCompleted,
+    ReplyFailed,
+    ReplyInterrupted,
+)
+from flotilla.core.journal import Stored
+from flotilla.core.ledger import Recorded
+from flotilla.core.ports import HotLog
+from flotilla.core.session import Session
+from flotilla.views import events
+
+
+def residents(doors: Doorways) -> Iterable[Resident]:
+    work = Work(
+        knowledge=doors.knowledge, model=doors.model, clock=doors.clock, log=doors.log, limits=doors.limits
+    )
+    yield Resident(Session, SessionPerformer(work, doors.hot_log, doors.may_show, doors.spawn))
+
+
+class Talk:
+    """What an activation knows of the turns under way, beyond the session's own state."""
+
+    __slots__ = ("shown", "text", "watches")
+
+    def __init__(self) -> None:
+        self.text = ""  # the reply under way
+        self.shown = ""  # what the hot log, and so the customer, has of it
+        self.watches: dict[str, Stopwatch] = {}
+
+
+class SessionPerformer(Performer):
+    """`may_show` says whether this process may still show text, or might have been declared dead."""
+
+    def __init__(
+        self, work: Work, hot_log: HotLog, may_show: Callable[[], bool], spawn: Callable[[Any], None]
+    ) -> None:
+        self._work = work
+        self._hot_log = hot_log
+        self._may_show = may_show
+        self._spawn = spawn
+
+    # -- coming to life
+
+    def prepare(self, at: Activation, entries: Sequence[Stored]) -> None:
+        at.actor.model = self._work.model.name
+        accepted = {stored.seq: stored.at for stored in entries}
+        for turn in at.actor.turns:
+            if since := accepted.get(turn.seq):
+                age_s = (self._work.clock.now() - since).total_seconds()
+                _talk(at).watches[turn.id] = Stopwatch(self._work.clock.monotonic() - max(0.0, age_s))
+
+    async def woken(self, at: Activation) -> Signal | None:
+        turn = at.actor.turn
+        if turn is None:
+            return None
+        talk = _talk(at)
+        talk.text = talk.shown = await self._hot_log.read(at.id, turn.id)
+        return Woken(said=talk.shown)
+
+    # -- in order
+
+    async def step(self, at: Activation, effect: Step) -> None:
+        match effect:
+            case signals.Say():
+                await self._say(at, effect)
+            case signals.Seal():
+                await self._hot_log.seal(at.id, effect.turn)
+            case _:
+                await super().step(at, effect)
+
+    async def _say(self, at: Activation, say: signals.Say) -> None:
+        """Into the hot log, then to the followers. While the hot log is down nothing is shown: the
+        reply goes on unseen, and its whole text comes with `reply.completed`."""
+        talk = _talk(at)
+        talk.text += say.text
+        unshown = talk.text[len(talk.shown) :]
+        if not self._may_show():
+            return
+        try:
+            await self._hot_log.append(at.id, say.turn, len(talk.shown.encode()), unshown)
+        except Conflict:
+            raise
+        except FlotillaError as error:
+            self._work.log.warning("hot_log.down", actor=str(at.id), reason=error.detail)
+            return
+        at.publish(events.delta_frame(say.seq, say.turn, len(talk.shown), unshown))
+        talk.shown = talk.text
+
+    def so_far(self, at: Activation, follower: Follower) -> bytes | None:
+        """The reply under way, from the character on that the follower has not seen."""
+        turn, talk = at.actor.turn, at.notes
+        if turn is None or talk is None:
+            return None
+        seen = follower.seen_of(turn.started_seq)
+        if len(talk.shown) <= seen:
+            return None
+        return events.delta_frame(turn.seq, turn.id, seen, talk.shown[seen:])
+
+    # -- beside the loop
+
+    async def work(self, at: Activation, effect: effects.Work, call: Call) -> AsyncGenerator[Signal]:
+        match effect:
+            case signals.Retrieve():
+                yield await self._retrieve(at, effect)
+            case signals.Generate():
+                async for signal in self._work.generate(effect, self._watch(at, effect.turn)):
+                    yield signal
+            case _:
+                raise TypeError(f"A session has no work {type(effect).__name__}.")
+
+    async def _retrieve(self, at: Activation, effect: signals.Retrieve) -> Signal:
+        watch, clock = self._watch(at, effect.turn), self._work.clock
+        watch.begun = clock.monotonic()
+        signal = await self._work.retrieve(at.id.tenant, effect)
+        watch.found = clock.monotonic()
+        at.actor.model = self._work.model.name
+        return signal
+
+    def _watch(self, at: Activation, turn: str) -> Stopwatch:
+        return _talk(at).watches.setdefault(turn, Stopwatch(self._work.clock.monotonic()))
+
+    def broke(self, at: Activation, effect: effects.Work, error: FlotillaError) -> Signal | None:
+        assert isinstance(effect, signals.Retrieve | signals.Generate)
+        return signals.Failed(turn=effect.turn, run=effect.run, problem=error.problem())
+
+    def poisoned(self, at: Activation, signal: Signal, problem: Problem) -> Signal | None:
+        """Whatever the turn under way can't digest must not hold up the conversation."""
+        turn = at.actor.turn
+        if turn is None or isinstance(signal, effects.Message):
+            return None
+        return signals.Failed(turn=turn.id, run=turn.run, problem=problem)
+
+    # -- recording
+
+    def stamp(self, at: Activation, fact: Any, signal: Signal) -> Any:
+        """The session has no clock: the time that a turn took is filled in as it is recorded."""
+        now = self._work.clock.monotonic()
+        if isinstance(fact, MessageAccepted):
+            waited_ms = signal.waited_ms if isinstance(signal, signals.Post) else 0.0
+            _talk(at).watches.setdefault(fact.turn, Stopwatch(now - waited_ms / 1000))
+        elif isinstance(fact, ReplyCompleted) and (watch := _talk(at).watches.get(fact.turn)):
+            return msgspec.structs.replace(fact, timing=watch.timing(now))
+        return fact
+
+    def recorded(self, at: Activation, recorded: Recorded) -> None:
+        """Drops what was kept for a turn whose end is in the record."""
+        fact, talk = recorded.fact, at.notes
+        if not isinstance(fact, ReplyCompleted | ReplyFailed | ReplyInterrupted):
+            return
+        if isinstance(fact, ReplyCompleted | ReplyFailed):  # other ends seal before they are recorded
+            self._spawn(self._seal_late(at, fact.turn))
+        if talk is not None:
+            talk.watches.pop(fact.turn, None)
+            talk.text = talk.shown = ""
+            at.notes = talk if talk.watches else None
+
+    async def _seal_late(self, at: Activation, turn: str) -> None:
+        """The text is in the record; the log of it would also expire by itself."""
+        try:
+            await self._hot_log.seal(at.id, turn)
+        except FlotillaError as error:
+            self._work.log.info("hot_log.not_sealed", actor=str(at.id), reason=error.detail)
+
+
+def _talk(at: Activation) -> Talk:
+    if at.notes is None:
+        at.notes = Talk()
+    return at.notes
