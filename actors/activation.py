@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors import performing, recording, supervision
+from actors import measuring, performing, recording, supervision
 from actors.follower import Follower
 from actors.mailbox import Envelope, Mailbox
 from actors.runtime import Resident
 from actors.tickets import Ticket, Tickets
 from flotilla.core.actor import Actor
 from flotilla.core.calls import Call
-from flotilla.core.effects import Abandoned, Due, Effect, Record, Signal, Step
+from flotilla.core.effects import Abandoned, Due, Effect, Message, Record, Signal, Step
 from flotilla.core.errors import Conflict, DeadlinePassed, FlotillaError, Moved
 from flotilla.core.ids import ActorId
 
@@ -47,6 +47,7 @@ class Activation:
         "_running",
         "_tickets",
         "actor",
+        "crashes",
         "host",
         "id",
         "leaving",
@@ -66,6 +67,7 @@ class Activation:
         self.host = host
         self.recorded = 0  # the last seq that is in the journal
         self.since_snapshot = 0
+        self.crashes: dict[str, int] | None = None  # of the work under way, by the signal that broke us
         self.touched = host.runtime.clock.monotonic()
         self.lost = False
         self.leaving = False
@@ -102,6 +104,7 @@ class Activation:
             raise MOVED
         if self._box is None:
             self._box = Mailbox(self.resident.kind.limits.mailbox_messages_max)
+        envelope.since = self.host.runtime.clock.monotonic()
         self._box.put(envelope, bounded=bounded)
         self._schedule()
 
@@ -143,12 +146,14 @@ class Activation:
 
     def _handle(self, envelope: Envelope) -> None:
         self.touched = now = self.host.runtime.clock.monotonic()
-        if envelope.deadline is not None and envelope.deadline < now:
-            return self._refuse(envelope, LATE)
-        if envelope.ticket is not None and envelope.ticket.gone:
-            return None
+        if envelope.ticket is not None:
+            if envelope.ticket.gone:
+                return None
+            if envelope.deadline is not None and envelope.deadline < now:
+                return self._refuse(envelope, LATE)
         if isinstance(envelope.signal, Newcomer):
             return self._begin(recording.welcome(self, envelope.signal.follower), envelope)
+        measuring.begun(self, envelope, now)
         return self._decide(envelope)
 
     def _decide(self, envelope: Envelope) -> None:
@@ -157,6 +162,7 @@ class Activation:
             effects = self.actor.on(envelope.signal)
         except FlotillaError as error:  # refused: nothing has changed
             self._refuse(envelope, error)
+            measuring.done(self, envelope)
         except Exception as error:
             self._begin(supervision.crashed(self, envelope, error), envelope)
         else:
@@ -172,7 +178,8 @@ class Activation:
                 performing.perform(self, effect, envelope)
         except Exception as error:
             return self._begin(supervision.crashed(self, envelope, error), envelope)
-        return performing.close(effects, envelope)
+        performing.close(effects, envelope)
+        return measuring.done(self, envelope)
 
     # -- what takes time
 
@@ -180,11 +187,14 @@ class Activation:
         """The actor takes nothing else until `work` is done."""
         self._running = True
         self._runner = asyncio.get_running_loop().create_task(self._run(work, envelope))
+        # A task that is cancelled before it begins never gets to its work.
+        self._runner.add_done_callback(lambda _: work.close())
 
     async def _run(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
         try:
             await self._supervised(work, envelope)
         finally:
+            measuring.done(self, envelope)
             self._running, self._runner = False, None
             if not self.lost and (self._box or self.leaving):
                 self._schedule()
@@ -241,6 +251,7 @@ class Activation:
 
     def _refuse(self, envelope: Envelope, error: FlotillaError) -> None:
         self.resident.counts["refused"] += 1
+        measuring.failed(envelope, error)
         if envelope.ticket is not None:
             envelope.ticket.refuse(error)
         elif not isinstance(envelope.signal, Abandoned):
@@ -262,6 +273,11 @@ class Activation:
         performing.cancel_tasks(self)
         if self._runner is not None:
             self._runner.cancel()
+
+    def drop_reports(self) -> None:
+        """What stopped work has reported and nobody has read: it will be done again."""
+        if self._box:
+            self._box.drop(lambda signal: not isinstance(signal, Message | Due | Newcomer))
 
     # -- for an operator
 

@@ -13,7 +13,11 @@ from actors.activation import MOVED
 from actors.follower import Follower
 from actors.host import Host, refused
 from actors.listener import Reply
+from actors.tickets import Replayed
+from flotilla.core.calls import Call
 from flotilla.core.errors import FlotillaError, NotFound, TooLarge
+
+NO_CALL = Call()
 
 
 class Remote:
@@ -68,6 +72,11 @@ class Answering:
             frame = frames.decode_due(body)
             assert ticket is not None
             self._host.due(frame.actor, frame.due, ticket, frame.hops)
+        elif method == "replay":
+            frame = frames.decode_replay(body)
+            assert ticket is not None
+            message = inspection.replayed(self._host, frame)
+            self._host.deliver(frame.actor, message, Replayed(ticket, frame.letter), NO_CALL, hops=frame.hops)
         elif ticket is not None:
             self._host.spawn(self._answer(method, body, ticket))
 

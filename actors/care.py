@@ -88,15 +88,13 @@ class Care:
         return since is not None and self._runtime.clock.monotonic() - since > DRAIN_PATIENCE_S
 
     def _mine(self, id: ActorId) -> bool:
-        if self._host.only is not None:
-            return id == self._host.only
-        return self._runtime.fleet.home(id) in (self._host.name, None)
+        return self._host.owns(id)
 
     # -- those who were left
 
     async def recover(self) -> int:
         """Wakes the actors of ours that have work to go on with and no activation; returns how many."""
-        if self._host.draining or self._host.only is not None:
+        if self._host.draining:
             return 0
         left = (id for id in await self._runtime.journal.unfinished() if id not in self._host.active)
         mine = list(islice((id for id in left if self._mine(id)), RECOVERED_PER_ROUND))

@@ -10,20 +10,24 @@ import asyncio
 import importlib
 import os
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import ray
 from ray.exceptions import RayError
 
 from actors.service import Service
+from flotilla.core.actor import Resources
 from flotilla.core.errors import Misconfigured, Unavailable
+from flotilla.core.ids import ActorId
 from flotilla.core.members import Member
 
 NAMESPACE = "flotilla"
 RETRY_EVERY_S = 1.0
 
 State = Literal["starting", "up", "failed"]
+T = TypeVar("T")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +46,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
     cpus: float = 0.0
     gpus: float = 0.0
+    memory_bytes: int = 0
     resources: dict[str, float] = {}
 
     @property
     def actor_name(self) -> str:
-        return f"{self.role}:{self.name}"
+        return actor_name(self.role, self.name)
 
 
 class Process:
@@ -67,6 +72,7 @@ class Process:
         address = self._recipe.listen or ray.util.get_node_ip_address()
         try:
             await service.run(self._recipe.name, address, self._up)
+            await asyncio.to_thread(stop, self._recipe.role, self._recipe.name)
         except BaseException:
             service.log.exception("service.down", role=service.role)
         # Let it crash: Ray starts the process again, and nothing of what broke is left in it.
@@ -92,6 +98,11 @@ class Process:
         self._status = Status(state="up", detail=member.address)
 
 
+def actor_name(role: str, name: str) -> str:
+    """What Ray calls a process."""
+    return f"{role}:{name}"
+
+
 def start(recipe: Recipe) -> None:
     """Starts the recipe's process somewhere in the cluster; one that is there already is left alone."""
     options: dict[str, Any] = {
@@ -103,10 +114,61 @@ def start(recipe: Recipe) -> None:
         "max_concurrency": 1000,
         "num_cpus": recipe.cpus,
         "num_gpus": recipe.gpus,
+        "memory": recipe.memory_bytes or None,
         "resources": recipe.resources,
     }
     body = type(recipe.role.capitalize(), (Process,), {})  # so that `ps` shows what it is
     ray.remote(body).options(**options).remote(recipe)
+
+
+def stop(role: str, name: str) -> None:
+    """Ends a process for good: Ray does not start it again. Nothing if there is none of that name."""
+    try:
+        actor = ray.get_actor(actor_name(role, name), namespace=NAMESPACE)
+    except ValueError:
+        return
+    ray.kill(actor, no_restart=True)
+
+
+def names(role: str) -> list[str]:
+    """The processes of a role that run, that wait for a place to run, or that are being started again."""
+    found: Any = ray.util.list_named_actors(all_namespaces=True)  # of dicts, whatever its annotation says
+    here = [entry["name"] for entry in found if entry["namespace"] == NAMESPACE]
+    return sorted(name.removeprefix(f"{role}:") for name in here if name.startswith(f"{role}:"))
+
+
+class RayHosts:
+    """Implements `Processes` of the controller. `recipe` makes that of the host of a name."""
+
+    def __init__(self, recipe: Callable[[str], Recipe]) -> None:
+        self._recipe = recipe
+
+    async def names(self) -> list[str]:
+        return await _translated(names, "host")
+
+    async def start(self, name: str) -> None:
+        await _translated(start, self._recipe(name))
+
+    async def stop(self, name: str) -> None:
+        await _translated(stop, "host", name)
+
+
+class RaySpawner:
+    """Implements `Spawner`."""
+
+    def __init__(self, recipe: Callable[[ActorId, Resources], Recipe]) -> None:
+        self._recipe = recipe
+
+    async def spawn(self, actor: ActorId, resources: Resources) -> None:
+        await _translated(start, self._recipe(actor, resources))
+
+
+async def _translated(call: Callable[..., T], *args: Any) -> T:
+    """Beside the loop, as Ray's calls wait for its head. Raises `Unavailable` when that doesn't answer."""
+    try:
+        return await asyncio.to_thread(call, *args)
+    except (RayError, ConnectionError, TimeoutError) as error:
+        raise Unavailable(f"Ray does not answer ({type(error).__name__}).", retry_after_s=1.0) from error
 
 
 def status(recipe: Recipe, timeout_s: float = 2.0) -> Status:

@@ -45,16 +45,28 @@ def find_residents(doors: Doorways, modules: Sequence[str] = ()) -> Iterator[Res
     """The kinds of the folder `actors/residents`, then those of `modules`: a module's own function
     `residents(doors)` gives them; without one they are the `Actor` classes that it defines."""
     for module in (*_own_modules(), *modules):
-        try:
-            found = importlib.import_module(module)
-        except ImportError as error:
-            raise Misconfigured(
-                f"The kinds of {module!r} can't be imported: {error}.", field="FLOTILLA_KINDS"
-            ) from error
+        found = _import(module)
         if hasattr(found, "residents"):
             yield from found.residents(doors)
         else:
             yield from map(Resident, _actors_of(found))
+
+
+def dedicated_kinds(modules: Sequence[str] = ()) -> frozenset[str]:
+    """The names of the kinds whose actors have a process each: what a caller must know of kinds."""
+    found = (_import(module) for module in modules)
+    return frozenset(
+        actor.kind.name for module in found for actor in _actors_of(module) if actor.kind.dedicated
+    )
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Misconfigured(
+            f"The kinds of {module!r} can't be imported: {error}.", field="FLOTILLA_KINDS"
+        ) from error
 
 
 def _own_modules() -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from actors import frames
+from actors.dedicated import Finder
 from actors.follower import Follower
 from actors.link import Link, Links
 from actors.place import Gap, Place
@@ -26,6 +27,7 @@ from flotilla.core.clock import Clock
 from flotilla.core.effects import Due, Message
 from flotilla.core.errors import Cycle, DeadlinePassed, FlotillaError, Moved, Overloaded, Unavailable
 from flotilla.core.ids import ActorId
+from flotilla.core.journal import Letter
 from flotilla.core.members import Member
 from flotilla.views import events
 from flotilla.views.events import Frame
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 RETRY_FIRST_S = 0.02
 RETRY_MOST_S = 0.5
 ASK_PATIENCE_S = 10.0
+DEDICATED_PATIENCE_S = 60.0  # its process may have to be started first
 # A try: shorter than the patience, so that a host that fell silent leaves time for its successor.
 ASK_TRY_S = 5.0
 TELLS_WAITING_MAX = 10_000
@@ -62,11 +65,17 @@ class Fleet:
         self._clock = clock
         self._log = log
         self._tells: set[asyncio.Task[None]] = set()
+        self._finder = Finder(roster, links, clock)
         self.local: Host | None = None
         self.rewound = 0
         self.tells_lost = 0
         # A host that is out of the fleet without having closed its sockets: what waits for it must not.
         roster.on_gone(links.drop)
+
+    @property
+    def links(self) -> int:
+        """How many links of this process are up."""
+        return len(self._links)
 
     def ref(self, kind: type[Actor], tenant: str, name: str) -> ActorRef:
         return ActorRef(self, kind, ActorId(tenant, kind.kind.name, name))
@@ -90,7 +99,7 @@ class Fleet:
         self, actor: ActorId, message: Message[A], *, timeout_s: float | None = None, call: Call = NO_CALL
     ) -> A:
         """The actor's answer. Raises what it refuses with, `DeadlinePassed`, `Cycle`, `Unavailable`."""
-        patience_s = ASK_PATIENCE_S if timeout_s is None else timeout_s
+        patience_s = self._patience_s(actor) if timeout_s is None else timeout_s
         try_s = ASK_TRY_S if timeout_s is None else timeout_s
         until = self._clock.monotonic() + patience_s
         body = frames.encode(message)
@@ -107,14 +116,35 @@ class Fleet:
         _check_chain(actor, call)
         return await self._patiently(actor, once, until, message.idempotent)
 
+    def _patience_s(self, actor: ActorId) -> float:
+        return DEDICATED_PATIENCE_S if self.roster.is_dedicated(actor) else ASK_PATIENCE_S
+
     async def due(self, actor: ActorId, due: Due) -> None:
         """Delivers a reminder; returns once it is handled."""
 
-        async def once(hops: int, owner: Member) -> None:
-            frame = frames.encode(frames.DueFrame(actor, due, hops))
-            await self._over(owner, "due", frame, ASK_TRY_S)
+        await self._send(actor, "due", lambda hops: frames.DueFrame(actor, due, hops), ASK_TRY_S, True)
 
-        await self._patiently(actor, once, self._clock.monotonic() + ASK_TRY_S, True)
+    async def replay(self, letter: Letter, timeout_s: float = ASK_PATIENCE_S) -> None:
+        """Sends a dead letter's message to its actor again; returns once the actor has taken it. Raises
+        what it is refused with; `Unavailable` or `DeadlinePassed` if nobody can say whether it was taken."""
+
+        def frame(hops: int) -> frames.ReplayFrame:
+            return frames.ReplayFrame(letter.actor, letter.id, letter.message, hops)
+
+        await self._send(letter.actor, "replay", frame, timeout_s, False)
+
+    async def _send(
+        self,
+        actor: ActorId,
+        method: str,
+        frame: Callable[[int], Any],
+        timeout_s: float,
+        idempotent: bool,
+    ) -> bytes:
+        async def once(hops: int, owner: Member) -> bytes:
+            return await self._over(owner, method, frames.encode(frame(hops)), timeout_s)
+
+        return await self._patiently(actor, once, self._clock.monotonic() + timeout_s, idempotent)
 
     async def _patiently(
         self,
@@ -126,7 +156,7 @@ class Fleet:
         pause_s, sent_to, hops = RETRY_FIRST_S, "", 0
         while True:
             try:
-                return await once(hops, self._owner(actor, sent_to))
+                return await once(hops, await self._find(actor, sent_to))
             except NotTaken as not_taken:
                 error: FlotillaError = not_taken.error
             except Moved as moved:
@@ -160,8 +190,17 @@ class Fleet:
             self.roster.suspect(owner)
             raise NotTaken(error) from None
 
+    async def _find(self, actor: ActorId, sent_to: str = "") -> Member:
+        """Where the actor lives. Raises `NotTaken` while there is no host or, for a dedicated actor, while
+        its process is being started."""
+        if not self.roster.is_dedicated(actor):
+            return self._owner(actor, sent_to)
+        try:
+            return await self._finder.resolve(actor)
+        except Unavailable as error:
+            raise NotTaken(error) from None
+
     def _owner(self, actor: ActorId, sent_to: str = "") -> Member:
-        """Raises `NotTaken` while there is no host."""
         for host in self.roster.members("host") if sent_to else ():
             if host.name == sent_to:
                 return host
@@ -218,7 +257,7 @@ class Fleet:
         _check_chain(actor, call)
         frame = frames.encode(frames.AskFrame(actor, frames.encode(message), call, 0))
         try:
-            link = await self._link_to(self._owner(actor))
+            link = await self._link_to(await self._find(actor))
         except NotTaken as not_taken:
             raise not_taken.error from None
         async with aclosing(link.call("stream", frame)) as items:
@@ -251,7 +290,7 @@ class Fleet:
             pause_s = min(pause_s * 2, RETRY_MOST_S)
 
     async def _follow_owner(self, actor: ActorId, place: Place, sent_to: str) -> AsyncGenerator[Frame]:
-        owner = self._owner(actor, sent_to)
+        owner = await self._find(actor, sent_to)
         if self._is_here(owner):
             async for frame in self._follow_here(actor, place):
                 yield frame

@@ -37,10 +37,20 @@ class FollowFrame(msgspec.Struct, frozen=True, array_like=True):
     hops: int = 0
 
 
+class ReplayFrame(msgspec.Struct, frozen=True, array_like=True):
+    """The message of the dead letter `letter`, as it was set aside."""
+
+    actor: ActorId
+    letter: str
+    message: bytes
+    hops: int = 0
+
+
 encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(AskFrame).decode
 decode_due = msgspec.msgpack.Decoder(DueFrame).decode
 decode_follow = msgspec.msgpack.Decoder(FollowFrame).decode
+decode_replay = msgspec.msgpack.Decoder(ReplayFrame).decode
 decode_actor = msgspec.msgpack.Decoder(ActorId).decode
 
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}

@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.activation import Activation
+from actors.alarm import Alarm
+from actors.dedicated import Spawning
 from actors.follower import Follower
 from actors.mailbox import Envelope
 from actors.runqueue import RunQueue
@@ -30,8 +32,10 @@ class Host:
         self.name = name
         self.queue = RunQueue()
         self.draining = False
+        self.spawning: Spawning | None = None
         self.only = only
         self.active: dict[ActorId, Activation] = {}
+        self.alarm: Alarm | None = None  # for those who look at the host
         self._spawned: set[asyncio.Task[None]] = set()
         runtime.fleet.local = self
 
@@ -75,7 +79,7 @@ class Host:
         if the host is full."""
         if activation := self.active.get(id):
             return activation
-        if hops == 0 or self.draining:
+        if hops == 0 or self.draining or self.only is not None:
             self._check_home(id)
         if len(self.active) >= self.runtime.limits.activations_max:
             raise Overloaded(f"{len(self.active)} actors are active here.", retry_after_s=5.0)
@@ -86,10 +90,17 @@ class Host:
         return activation
 
     def _check_home(self, id: ActorId) -> None:
-        home = self.runtime.fleet.home(id)
-        if id == self.only or home in (self.name, None):
+        if self.owns(id):
             return
+        home = self.runtime.fleet.home(id) or ""
         raise Moved(f"{id} lives at {home}.", field=home, retry_after_s=0.05)
+
+    def owns(self, id: ActorId) -> bool:
+        """As far as this host knows; while it knows of no host at all, everything is its own."""
+        if self.only is not None:
+            return id == self.only
+        home = self.runtime.fleet.home(id)
+        return home == self.name or (home is None and not self.runtime.kinds.of(id.kind).kind.dedicated)
 
     def forget(self, activation: Activation) -> None:
         if self.active.get(activation.id) is activation:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 from actors import frames
-from flotilla.core.errors import NotFound, UnknownActor
+from actors.timing import Histogram
+from flotilla.core.effects import Due
+from flotilla.core.errors import NotFound, Refused, UnknownActor
 from flotilla.core.ids import ActorId
 
 if TYPE_CHECKING:
     from actors.activation import Activation
     from actors.host import Host
+    from actors.runtime import Resident
 
+VERSION = version("flotilla")
 LISTED_MAX = 1000
 
 
@@ -26,6 +31,46 @@ class Listed(msgspec.Struct, frozen=True):
     state: str
     idle_s: float
     followers: int
+
+
+class AlarmStatus(msgspec.Struct, frozen=True):
+    """How late the latest reminder is, how many fail again and again, how many were delivered."""
+
+    lag_s: float
+    failing: int
+    delivered: int
+
+
+class KindStatus(msgspec.Struct, frozen=True):
+    """`counts` since the host began; `active` is how many are awake."""
+
+    counts: dict[str, int]
+    waits: Histogram
+    turns: Histogram
+    activations: Histogram
+
+    @property
+    def active(self) -> int:
+        return self.counts.get("activations", 0) - self.counts.get("passivations", 0)
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host counts. `ready`: actors that have something to do right now."""
+
+    host: str
+    version: str
+    draining: bool
+    activations: int
+    ready: int
+    links: int
+    tells_lost: int
+    rewound: int
+    alarm: AlarmStatus | None
+    kinds: dict[str, KindStatus]
+
+
+class _Tagged(msgspec.Struct):
+    signal: str = ""
 
 
 class ListFrame(msgspec.Struct, frozen=True, array_like=True):
@@ -46,6 +91,10 @@ async def answer(host: Host, method: str, body: bytes) -> Any:
             return listed(host, msgspec.msgpack.decode(body, type=ListFrame))
         case "show":
             return show(host, frames.decode_actor(body))
+        case "dedicate":
+            if host.spawning is None:
+                raise NotFound("This host starts no processes.")
+            return await host.spawning.dedicate(frames.decode_actor(body))
         case "release":
             return host.release(frames.decode_actor(body))
         case "drain":
@@ -55,15 +104,46 @@ async def answer(host: Host, method: str, body: bytes) -> Any:
             raise NotFound(f"A host has no method {method!r}.")
 
 
-def status(host: Host) -> dict[str, Any]:
-    """Counters by kind since the host began, and what it holds now."""
-    active: dict[str, int] = {}
-    for id in host.active:
-        active[id.kind] = active.get(id.kind, 0) + 1
-    kinds = {resident.kind.name: dict(resident.counts) for resident in host.runtime.kinds}
-    for name, count in active.items():
-        kinds[name]["active"] = count
-    return {"host": host.name, "draining": host.draining, "activations": len(host.active), "kinds": kinds}
+def status(host: Host) -> Status:
+    fleet, alarm = host.runtime.fleet, host.alarm
+    return Status(
+        host=host.name,
+        version=VERSION,
+        draining=host.draining,
+        activations=len(host.active),
+        ready=len(host.queue),
+        links=fleet.links,
+        tells_lost=fleet.tells_lost,
+        rewound=fleet.rewound,
+        alarm=alarm and AlarmStatus(alarm.lag_s, alarm.failing, alarm.delivered),
+        kinds={resident.kind.name: _kind(resident) for resident in host.runtime.kinds},
+    )
+
+
+def _kind(resident: Resident) -> KindStatus:
+    timing = resident.timing
+    return KindStatus(dict(resident.counts), timing.waits, timing.turns, timing.activations)
+
+
+def replayed(host: Host, frame: frames.ReplayFrame) -> Any:
+    """The message of a dead letter. Raises `Refused` for what nobody can send."""
+    codec = host.runtime.kinds.of(frame.actor.kind).codec
+    tag: str = msgspec.msgpack.decode(frame.message, type=_Tagged).signal
+    if tag == Due.__struct_config__.tag:
+        raise Refused(
+            "It is a reminder, which has fired and is out of the record.",
+            next="Have its actor set it again, then discard the letter.",
+        )
+    kinds_own = get_args(codec.kind.messages) or (codec.kind.messages,)
+    if tag not in [message.__struct_config__.tag for message in kinds_own]:
+        raise Refused(
+            f"{tag!r} is no message of a {codec.kind.name}: it came from the actor's own work.",
+            next="Its actor has gone on without it. Discard the letter.",
+        )
+    try:
+        return codec.message(frame.message)
+    except msgspec.DecodeError as error:
+        raise frames.unreadable(error) from None
 
 
 def listed(host: Host, wanted: ListFrame) -> list[Listed]:

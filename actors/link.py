@@ -1,8 +1,9 @@
 """One link between two processes carries many conversations.
 
-A call opens a stream on the link and gets items back until the stream ends; asking is a call that
-takes one item. Frames are gathered: what is sent in one turn of the event loop leaves in one
-write. Each stream has a window, so a slow reader slows its own stream and nobody else's.
+A call opens a stream on the link and gets items back until the stream ends. To ask is one frame there
+and one back, to tell is one frame there. What is sent arrives in the order in which it was sent. Frames
+are gathered: what is sent in one turn of the event loop leaves in one write. Each stream has a window,
+so a slow reader slows its own stream and nobody else's.
 
 Ray schedules and restarts the processes at both ends; the bytes go over a socket that they open,
 because a Ray actor call costs twenty times as much and more (docs/decisions/0001).
@@ -11,20 +12,22 @@ because a Ray actor call costs twenty times as much and more (docs/decisions/000
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncGenerator
 
 import msgspec
 
-from actors.listener import Handler, Listener
+from actors.listener import Asked, Handler, Listener, Reply
 from actors.wire import Frames, Op, check_size
 from flotilla.core.errors import FlotillaError, Overloaded, Problem, Unavailable, error_of
 from flotilla.core.limits import LIMITS
 
-__all__ = ["Handler", "Link", "Links", "Listener", "connect"]
+__all__ = ["Asked", "Handler", "Link", "Links", "Listener", "Reply", "connect"]
 
+SWEEP_EVERY_S = 0.025  # at most: how late an ask may learn that its time is up
 _CREDIT_EVERY = LIMITS.link_window_items // 4
+_decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class _Call:
@@ -46,34 +49,72 @@ class _Call:
 
 
 class Link(Frames):
-    """The calling end of a link. Make one with `connect`."""
+    """The calling end of a link. Make one with `connect`. It never stops reading."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
         self.address = address
         self._calls: dict[int, _Call] = {}
+        self._asks: dict[int, tuple[asyncio.Future[bytes], float]] = {}  # and its deadline
         self._last = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_at = math.inf
+        self._swept_at = -math.inf
 
     def __repr__(self) -> str:
-        return f"<Link to {self.address}: {len(self._calls)} calls, {'lost' if self.lost else 'up'}>"
+        state = "lost" if self.lost else "up"
+        return f"<Link to {self.address}: {len(self._calls)} calls, {len(self._asks)} asks, {state}>"
 
-    @property
-    def lost(self) -> bool:
-        return self.closed.done()
+    # -- one frame there
+
+    def tell(self, method: str, body: bytes) -> None:
+        """Sends without an answer, at most once. Raises `Unavailable` if the link is lost, `Overloaded` if
+        too much waits to be sent; `await link.writable()` in between waits instead."""
+        self.send(Op.TELL, 0, self._content(method, body))
+
+    # -- one frame there and one back
 
     async def ask(self, method: str, body: bytes, *, timeout_s: float = LIMITS.ask_timeout_s) -> bytes:
-        """The first item that the other end answers with. Raises what the other end raised,
-        `Unavailable` if the link breaks or the time is up."""
+        """What the other end answers with. Raises what the other end raised, `Unavailable` if the link
+        breaks or the time is up. The other end hears of it when nobody waits any more."""
+        stream = self._new_stream()
+        self.send(Op.ASK, stream, self._content(method, body))
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        deadline = self._loop.time() + timeout_s
+        self._asks[stream] = answer, deadline
+        if deadline < self._sweep_at:
+            self._sweep_from(deadline)
         try:
-            async with asyncio.timeout(timeout_s):
-                async with contextlib.aclosing(self.call(method, body)) as items:
-                    async for item in items:
-                        return item
+            return await answer
+        except asyncio.CancelledError:
+            if self._asks.pop(stream, None) is not None:
+                self.send(Op.CANCEL, stream)
+            raise
         except TimeoutError:
             raise Unavailable(
                 f"{self.address} did not answer {method!r} in {timeout_s:g} s.", retry_after_s=1.0
             ) from None
-        raise Unavailable(f"{self.address} ended {method!r} without an answer.", retry_after_s=1.0)
+
+    def _sweep_from(self, deadline: float) -> None:
+        """One timer for all asks: each with its own would cost a quarter of the whole ask."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweep_at = max(deadline, self._swept_at + SWEEP_EVERY_S)
+        self._sweeper = self._loop.call_at(self._sweep_at, self._sweep)
+
+    def _sweep(self) -> None:
+        """Tells those whose time is up, and is back when the next one's is."""
+        now = self._swept_at = self._loop.time()
+        self._sweeper, self._sweep_at = None, math.inf
+        for stream in [stream for stream, (_, deadline) in self._asks.items() if deadline <= now]:
+            answer, _ = self._asks.pop(stream)
+            self.send(Op.CANCEL, stream)
+            if not answer.done():
+                answer.set_exception(TimeoutError())
+        if self._asks:
+            self._sweep_from(min(deadline for _, deadline in self._asks.values()))
+
+    # -- a stream back
 
     async def call(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
         """Items until the other end is done. Closing the iterator cancels the work there."""
@@ -98,31 +139,72 @@ class Link(Frames):
                 self.send(Op.CANCEL, stream)
 
     def _open(self, method: str, body: bytes) -> tuple[int, _Call]:
+        stream = self._new_stream()
+        self.send(Op.OPEN, stream, self._content(method, body))
+        call = self._calls[stream] = _Call()
+        return stream, call
+
+    # -- what may be sent
+
+    def _new_stream(self) -> int:
+        if len(self._calls) + len(self._asks) >= LIMITS.link_calls_max:
+            raise Overloaded(f"{LIMITS.link_calls_max} calls are open to {self.address}.", retry_after_s=1.0)
+        self._last += 1
+        return self._last
+
+    def _content(self, method: str, body: bytes) -> bytes:
         if self.lost:
             raise Unavailable(f"The link to {self.address} is down.", retry_after_s=0.5)
-        if len(self._calls) >= LIMITS.link_calls_max:
-            raise Overloaded(f"{len(self._calls)} calls are open to {self.address}.", retry_after_s=1.0)
         content = method.encode() + b"\0" + body
         check_size(content)
-        self._last += 1
-        call = self._calls[self._last] = _Call()
-        self.send(Op.OPEN, self._last, content)
-        return self._last, call
+        if self._full and self.unsent + len(content) > LIMITS.link_out_bytes_max:
+            raise Overloaded(f"{self.unsent} bytes wait for {self.address} to read.", retry_after_s=1.0)
+        return content
+
+    # -- what comes back
 
     def on_frame(self, op: Op, stream: int, body: bytes) -> None:
-        call = self._calls.get(stream)
-        if call is None:  # cancelled here while its items were on the way
-            return
+        if op is Op.ANSWER:
+            if (asked := self._asks.pop(stream, None)) and not asked[0].done():
+                asked[0].set_result(body)
+        elif op is Op.ERROR:
+            self._on_error(stream, body)
+        elif call := self._calls.get(stream):  # else it was cancelled here with items on the way
+            self._on_item(op, call, body)
+
+    def _on_item(self, op: Op, call: _Call, body: bytes) -> None:
         if op is Op.ITEM:
             call.put(body)
+            if len(call.items) > LIMITS.link_window_items:
+                self.abort()  # it sends what it has no credit for
         elif op is Op.END:
             call.end()
-        elif op is Op.ERROR:
-            call.end(error_of(msgspec.json.decode(body, type=Problem)))
+
+    def _on_error(self, stream: int, body: bytes) -> None:
+        try:
+            error = error_of(_decode_problem(body))
+        except msgspec.DecodeError:
+            return self.abort()
+        if asked := self._asks.pop(stream, None):
+            if not asked[0].done():
+                asked[0].set_exception(error)
+        elif call := self._calls.get(stream):
+            call.end(error)
+        return None
 
     def on_lost(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        asks, self._asks = self._asks, {}
+        for answer, _ in asks.values():
+            if not answer.done():
+                answer.set_exception(self._broke())
         for call in self._calls.values():
-            call.end(Unavailable(f"The link to {self.address} broke.", retry_after_s=0.5))
+            if not call.ended:
+                call.end(self._broke())
+
+    def _broke(self) -> Unavailable:
+        return Unavailable(f"The link to {self.address} broke.", retry_after_s=0.5)
 
     async def aclose(self) -> None:
         self.abort()
@@ -149,6 +231,10 @@ class Links:
         self._token = token
         self._links: dict[str, Link] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+
+    def __len__(self) -> int:
+        """How many are up."""
+        return sum(not link.lost for link in self._links.values())
 
     def known(self, address: str) -> Link | None:
         return self._links.get(address)

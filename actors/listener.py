@@ -10,11 +10,40 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 
 from actors.wire import HELLO_BYTES_MAX, Frames, Op, check_size
-from flotilla.core.errors import FlotillaError, Refused
+from flotilla.core.errors import FlotillaError, Refused, TooLarge, Unavailable
 from flotilla.core.limits import LIMITS
 
 Handler = Callable[[str, bytes], AsyncGenerator[bytes]]
 """Answers a call: the method's name and its body in, items out."""
+
+
+class Reply:
+    """To whoever asked. The first `answer` or `refuse` counts, and none once the asker is `gone`: it
+    has cancelled, or its link is lost. `on_cancel` is called when that happens before an answer."""
+
+    __slots__ = ("_peer", "_stream", "gone", "on_cancel")
+
+    def __init__(self, peer: _Answering, stream: int) -> None:
+        self._peer = peer
+        self._stream = stream
+        self.gone = False
+        self.on_cancel: Callable[[], object] | None = None
+
+    def answer(self, body: bytes) -> None:
+        """An answer that no frame can carry becomes the refusal `TooLarge`."""
+        try:
+            check_size(body)
+        except TooLarge as error:
+            return self.refuse(error)
+        return self._peer.settle(self._stream, Op.ANSWER, body)
+
+    def refuse(self, error: FlotillaError) -> None:
+        self._peer.settle(self._stream, Op.ERROR, _problem(error))
+
+
+Asked = Callable[[str, bytes, Reply | None], None]
+"""Takes an ask, or a tell if nobody waits for a reply: the method's name and its body. It is called in
+the order in which they were sent, and must not wait."""
 
 
 class _Work:
@@ -37,29 +66,114 @@ class _Work:
 
 
 class _Answering(Frames):
-    def __init__(self, handler: Handler, token: str, peers: set[_Answering]) -> None:
+    """One peer. Reading from it stops while it has too much unanswered, or does not read its answers."""
+
+    def __init__(self, handler: Handler, asked: Asked | None, token: str, peers: set[_Answering]) -> None:
         super().__init__()
         self.body_bytes_max = HELLO_BYTES_MAX
         self._handler = handler
+        self._asked = asked
         self._token = token
         self._trusted = False
         self._work: dict[int, _Work] = {}
+        self._replies: dict[int, Reply] = {}
+        self._tells = 0
         self._peers = peers
         peers.add(self)
 
     def on_frame(self, op: Op, stream: int, body: bytes) -> None:
         if not self._trusted:
-            self._trusted = op is Op.HELLO and hmac.compare_digest(body, self._token.encode())
-            self.body_bytes_max = LIMITS.link_frame_bytes_max
-            return None if self._trusted else self.abort()
+            return self._greet(op, body)
+        if op is Op.ASK:
+            return self._take(stream, body)
+        if op is Op.TELL:
+            return self._take_tell(body)
         if op is Op.OPEN:
-            work = self._work[stream] = _Work()
-            work.task = asyncio.get_running_loop().create_task(self._run(stream, work, body))
-        elif work := self._work.get(stream):
-            if op is Op.CREDIT:
-                work.grant(int.from_bytes(body, "big"))
-            elif op is Op.CANCEL and work.task is not None:
-                work.task.cancel()
+            return self._open(stream, body)
+        if op is Op.CANCEL:
+            return self._cancel(stream)
+        if op is Op.CREDIT and (work := self._work.get(stream)):
+            work.grant(int.from_bytes(body, "big"))
+        return None
+
+    def _greet(self, op: Op, body: bytes) -> None:
+        self._trusted = op is Op.HELLO and hmac.compare_digest(body, self._token.encode())
+        self.body_bytes_max = LIMITS.link_frame_bytes_max
+        if not self._trusted:
+            self.abort()
+
+    # -- asks and tells
+
+    def _take(self, stream: int, body: bytes) -> None:
+        if stream in self._replies or stream in self._work:
+            return self.abort()  # a number is used once
+        reply = self._replies[stream] = Reply(self, stream)
+        self._mind_reading()
+        if self._asked is not None:
+            return self._hand_over(self._asked, body, reply)
+        return self._hand_over(self._ask_handler, body, reply)
+
+    def _take_tell(self, body: bytes) -> None:
+        if self._asked is not None:
+            return self._hand_over(self._asked, body, None)
+        # A handler's work counts as unanswered until it is done: by numbers that no peer can use.
+        self._tells -= 1
+        return self._take(self._tells, body)
+
+    def _hand_over(self, asked: Asked, body: bytes, reply: Reply | None) -> None:
+        method, _, payload = body.partition(b"\0")
+        try:
+            asked(_text(method), payload, reply)
+        except Exception as error:
+            self._failed(method, error, reply)
+
+    def _failed(self, method: bytes, error: Exception, reply: Reply | None) -> None:
+        """A refusal is for whoever asked. Anything else is a bug here, of which the asker learns no words;
+        so is the refusal of a tell, which nobody else would see."""
+        if reply is not None:
+            reply.refuse(error if isinstance(error, FlotillaError) else _bug(error, method))
+        if reply is None or not isinstance(error, FlotillaError):
+            self._report(f"{method!r} failed.", error)
+
+    def _ask_handler(self, method: str, body: bytes, reply: Reply | None) -> None:
+        """For a handler of streams the first item is the answer."""
+        assert reply is not None
+        reply.on_cancel = self._loop.create_task(self._first(method, body, reply)).cancel
+
+    async def _first(self, method: str, body: bytes, reply: Reply) -> None:
+        try:
+            async with contextlib.aclosing(self._handler(method, body)) as items:
+                async for item in items:
+                    return reply.answer(item)
+            reply.refuse(Unavailable(f"{method!r} ended without an answer.", retry_after_s=1.0))
+        except Exception as error:
+            self._failed(method.encode(), error, reply)
+
+    def settle(self, stream: int, op: Op, body: bytes) -> None:
+        """Sends what `stream` waits for, if it still does."""
+        if self._replies.pop(stream, None) is None:
+            return None
+        self._mind_reading()
+        if stream < 0:
+            return self._settle_tell(op, body)
+        self.send(op, stream, body)
+        if self._full and self.unsent > LIMITS.link_out_bytes_max:
+            self._report(f"{self.unsent} bytes of answers wait for a peer that does not read; hung up.")
+            self.abort()
+        return None
+
+    def _settle_tell(self, op: Op, body: bytes) -> None:
+        if op is Op.ERROR:
+            self._report(f"A tell was refused: {body.decode()}")
+
+    # -- streams
+
+    def _open(self, stream: int, body: bytes) -> None:
+        if stream in self._replies or stream in self._work:
+            return self.abort()
+        work = self._work[stream] = _Work()
+        self._mind_reading()
+        work.task = self._loop.create_task(self._run(stream, work, body))
         return None
 
     async def _run(self, stream: int, work: _Work, body: bytes) -> None:
@@ -73,19 +187,59 @@ class _Answering(Frames):
                     self.send(Op.ITEM, stream, item)
             self.send(Op.END, stream)
         except FlotillaError as error:
-            self.send(Op.ERROR, stream, msgspec.json.encode(error.problem()))
+            self.send(Op.ERROR, stream, _problem(error))
         except Exception as error:
-            problem = FlotillaError(f"{type(error).__name__} in {method!r}.").problem()
-            self.send(Op.ERROR, stream, msgspec.json.encode(problem))
-            raise
+            self.send(Op.ERROR, stream, _problem(_bug(error, method)))
+            self._report(f"{method!r} failed.", error)
         finally:
             self._work.pop(stream, None)
+            self._mind_reading()
+
+    # -- bounds
+
+    def _mind_reading(self) -> None:
+        if self._full or len(self._replies) + len(self._work) > LIMITS.link_calls_max:
+            self.hold_reading()
+        elif not self._reading:
+            self.go_on_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._mind_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._mind_reading()
+
+    # -- when nobody waits any more
+
+    def _cancel(self, stream: int) -> None:
+        if reply := self._replies.pop(stream, None):
+            self._leave(reply)
+        elif (work := self._work.get(stream)) and work.task is not None:
+            work.task.cancel()
+
+    def _leave(self, reply: Reply) -> None:
+        reply.gone = True
+        if reply.on_cancel is None:
+            return
+        try:
+            reply.on_cancel()
+        except Exception as error:
+            self._report("What was to happen on a cancelled ask failed.", error)
 
     def on_lost(self) -> None:
         self._peers.discard(self)
         for work in self._work.values():
             if work.task is not None:
                 work.task.cancel()
+        replies, self._replies = self._replies, {}
+        for reply in replies.values():
+            self._leave(reply)
+
+    def _report(self, message: str, error: Exception | None = None) -> None:
+        context = {"message": message, "protocol": self, "transport": self._transport}
+        self._loop.call_exception_handler(context | ({"exception": error} if error else {}))
 
 
 def _text(method: bytes) -> str:
@@ -95,11 +249,20 @@ def _text(method: bytes) -> str:
         raise Refused(f"{method!r} is no method's name.") from None
 
 
-class Listener:
-    """Answers links with `handler`."""
+def _bug(error: Exception, method: bytes) -> FlotillaError:
+    return FlotillaError(f"{type(error).__name__} in {method!r}.")
 
-    def __init__(self, handler: Handler, token: str) -> None:
+
+def _problem(error: FlotillaError) -> bytes:
+    return msgspec.json.encode(error.problem())
+
+
+class Listener:
+    """Answers links: streams with `handler`, asks and tells with `asked` or, without it, with `handler` too."""
+
+    def __init__(self, handler: Handler, token: str, *, asked: Asked | None = None) -> None:
         self._handler = handler
+        self._asked = asked
         self._token = token
         self._peers: set[_Answering] = set()
         self._server: asyncio.Server | None = None
@@ -107,10 +270,11 @@ class Listener:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listens; returns HOST:PORT."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Answering(self._handler, self._token, self._peers), host, port
-        )
+        self._server = await loop.create_server(self._peer, host, port)
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
+
+    def _peer(self) -> _Answering:
+        return _Answering(self._handler, self._asked, self._token, self._peers)
 
     async def aclose(self) -> None:
         if self._server is not None:

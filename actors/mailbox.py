@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from actors.tickets import Ticket
 from flotilla.core.calls import Call
 from flotilla.core.effects import Signal
 from flotilla.core.errors import MailboxFull
+from flotilla.core.tracing import Opened
 
 
 class Envelope:
     """A signal on its way, with who waits for its answer and until when. `tries` counts how often it
-    has broken its actor."""
+    has broken its actor; once it is `answered`, what it leads to has no deadline. It waits `since` it was
+    put into the mailbox, and its handling `began` when it was taken out. `trace` is what it came with: ""
+    for most."""
 
-    __slots__ = ("call", "deadline", "signal", "ticket", "tries")
+    __slots__ = (
+        "answered",
+        "began",
+        "call",
+        "deadline",
+        "signal",
+        "since",
+        "span",
+        "ticket",
+        "trace",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -29,6 +44,10 @@ class Envelope:
         self.call = call
         self.deadline = deadline
         self.tries = 0
+        self.answered = False
+        self.since = self.began = 0.0
+        self.trace = call.trace if call is not None else ""
+        self.span: Opened | None = None
 
 
 class Mailbox:
@@ -76,6 +95,10 @@ class Mailbox:
 
     def take(self) -> Envelope:
         return self._control.popleft() if self._control else self._turns.popleft()
+
+    def drop(self, unwanted: Callable[[Any], bool]) -> None:
+        """Those that nobody waits for and that are not wanted any more."""
+        self._turns = deque(e for e in self._turns if e.ticket is not None or not unwanted(e.signal))
 
     def types(self) -> list[str]:
         return [type(envelope.signal).__name__ for envelope in (*(self._control or ()), *self._turns)]

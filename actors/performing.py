@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors import recording
+from actors import recording, tracing
 from actors.mailbox import Envelope
 from flotilla.core.calls import Call
 from flotilla.core.effects import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 def _answer(at: Activation, effect: Answer, envelope: Envelope) -> None:
     if not effect.key:
+        envelope.answered = True
         if envelope.ticket is not None:
             envelope.ticket.answer(effect.value)
         return
@@ -70,38 +71,46 @@ def _ask(at: Activation, effect: Ask, envelope: Envelope) -> None:
 
 
 async def _asked(at: Activation, effect: Ask, envelope: Envelope) -> None:
-    call = _onward(at, envelope, effect.timeout_s)
+    call, deadline = _onward(at, envelope, effect.timeout_s), _until(envelope)
     try:
-        value = await at.host.runtime.fleet.ask(
-            effect.to, effect.message, timeout_s=call.left_s or effect.timeout_s, call=call
-        )
+        value = await (tracing.asked(at, effect, call, _send) if call.trace else _send(at, effect, call))
         answered = Answered(key=effect.key, value=value)
     except FlotillaError as error:
         answered = Answered(key=effect.key, problem=error.problem())
-    at.hear(answered, envelope.call, envelope.deadline)
+    at.hear(answered, envelope.call, deadline)
+
+
+def _send(at: Activation, effect: Ask, call: Call) -> Awaitable[Any]:
+    timeout_s = call.left_s or effect.timeout_s
+    return at.host.runtime.fleet.ask(effect.to, effect.message, timeout_s=timeout_s, call=call)
 
 
 def _onward(at: Activation, envelope: Envelope, timeout_s: float | None) -> Call:
-    """The call that this one leads to: what is left of its time, and one more in the chain."""
-    before, left_s = envelope.call, timeout_s
-    if envelope.deadline is not None:
-        until_s = max(0.0, envelope.deadline - at.host.runtime.clock.monotonic())
+    """The call that this one leads to: what is left of its time, and one more in the chain. Behind an
+    answer nobody waits any more: then there is neither a deadline nor a chain."""
+    before, left_s = envelope.call or Call(), timeout_s
+    if (deadline := _until(envelope)) is not None:
+        until_s = max(0.0, deadline - at.host.runtime.clock.monotonic())
         left_s = until_s if left_s is None else min(left_s, until_s)
-    if before is None:
-        return Call(left_s=left_s, chain=(str(at.id),))
-    return msgspec.structs.replace(before, left_s=left_s, chain=(*before.chain, str(at.id)))
+    chain = () if envelope.answered else before.chain
+    return msgspec.structs.replace(before, left_s=left_s, chain=(*chain, str(at.id)))
+
+
+def _until(envelope: Envelope) -> float | None:
+    return None if envelope.answered else envelope.deadline
 
 
 def _work(at: Activation, effect: Work, envelope: Envelope) -> None:
-    start(at, effect.key, _worked(at, effect, envelope))
+    work = _worked(at, effect, envelope)
+    start(at, effect.key, tracing.worked(at, envelope, effect, work) if envelope.trace else work)
 
 
 async def _worked(at: Activation, effect: Work, envelope: Envelope) -> None:
-    performer = at.resident.performer
+    performer, deadline = at.resident.performer, _until(envelope)
     try:
         async with aclosing(performer.work(at, effect, _onward(at, envelope, None))) as signals:
             async for signal in signals:
-                at.hear(signal, envelope.call, envelope.deadline)
+                at.hear(signal, envelope.call, deadline)
     except Exception as error:
         at.host.runtime.log.exception("work.broke", actor=str(at.id), work=type(effect).__name__)
         if signal := performer.broke(at, effect, FlotillaError(f"{type(error).__name__} in the work.")):
@@ -135,7 +144,8 @@ def perform(at: Activation, effect: Effect, envelope: Envelope) -> None:
 async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envelope) -> None:
     for effect in effects:
         if isinstance(effect, Record):
-            await recording.record(at, effect, envelope.signal)
+            append = recording.record(at, effect, envelope.signal)
+            await (tracing.recorded(at, envelope, effect, append) if envelope.trace else append)
         elif isinstance(effect, Step):
             await at.resident.performer.step(at, effect)
         else:

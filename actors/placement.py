@@ -11,19 +11,30 @@ logarithmic weights of Schindelhauer and Schomaker (2005).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from flotilla.core.ids import ActorId
 from flotilla.core.members import Member
 
-
-def owner(actor: ActorId, hosts: Sequence[Member]) -> Member | None:
-    """The host with the highest score for `actor`; None if there are no hosts."""
-    return max(hosts, key=lambda host: _score(actor, host), default=None)
+NO_PINS: Mapping[ActorId, str] = {}
 
 
-def _score(actor: ActorId, host: Member) -> float:
-    digest = blake2b(f"{actor}|{host.name}".encode(), digest_size=8).digest()
+def owner(actor: ActorId, hosts: Sequence[Member], pins: Mapping[ActorId, str] = NO_PINS) -> Member | None:
+    """The host that `actor` is pinned to, while it is up; else the one with the highest score for it.
+
+    A host that is draining owns nothing. None if no host is up. Costs about 2 µs for each host: who
+    asks for every message asks `Roster.owner`, which remembers."""
+    up = [host for host in hosts if host.state == "up"]
+    if pinned := pins.get(actor):
+        for host in up:
+            if host.name == pinned:
+                return host
+    key = str(actor)
+    return max(up, key=lambda host: _score(key, host), default=None)
+
+
+def _score(key: str, host: Member) -> float:
+    digest = blake2b(f"{key}|{host.name}".encode(), digest_size=8).digest()
     uniform = (int.from_bytes(digest, "big") + 1) / 2.0**64  # in (0, 1]
     return -host.capacity / math.log(uniform) if uniform < 1.0 else math.inf

@@ -38,6 +38,8 @@ async def record(at: Activation, effect: Record, signal: Signal, fired: Fired | 
         fired=fired,
     )
     await runtime.journal.append(append)
+    if not effect.unfinished:
+        at.crashes = None
     at.resident.counts["facts"] += len(facts)
     at.since_snapshot += len(facts)
     for fact in facts:

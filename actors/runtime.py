@@ -11,12 +11,14 @@ import msgspec
 
 from actors.fleet import Fleet
 from actors.performer import Performer
+from actors.timing import Timing
 from flotilla.core.actor import Actor, Kind
 from flotilla.core.clock import Clock
 from flotilla.core.errors import UnknownKind
 from flotilla.core.ledger import Codec
 from flotilla.core.limits import LIMITS, Limits
 from flotilla.core.ports import Journal, Letters
+from flotilla.core.tracing import Tracer
 
 
 class Resident:
@@ -26,6 +28,7 @@ class Resident:
         self.codec = Codec(actor)
         self.performer = performer or Performer()
         self.counts: Counter[str] = Counter()
+        self.timing = Timing()
 
     @property
     def kind(self) -> Kind:
@@ -61,4 +64,5 @@ class Runtime(msgspec.Struct, kw_only=True):
     clock: Clock
     log: Any
     limits: Limits = LIMITS
+    tracer: Tracer | None = None
     random: random.Random = msgspec.field(default_factory=random.Random)

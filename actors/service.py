@@ -8,17 +8,25 @@ from typing import Any
 
 import msgspec
 
-from actors.link import Handler, Listener
+from actors.lease import Lease
+from actors.listener import Asked, Handler, Listener
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.ids import new_id
-from flotilla.core.members import Member
+from flotilla.core.members import Member, MemberState
 from flotilla.core.ports import Directory
 
 BEAT_EVERY_S = 1.0
 
 Housekeeping = Callable[[Member], Coroutine[Any, Any, None]]
 """Runs as long as its process lives."""
+
+Report = Callable[[], tuple[MemberState, dict[str, float]]]
+"""What a process says of itself with each beat: its state, and its load by name."""
+
+
+class Ended(Exception):
+    """Raised by housekeeping: this process has done its work, and nobody is to start it again."""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,15 +38,27 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     log: Any
     token: str
+    asked: Asked | None = None
     info: dict[str, str] = {}
+    capacity: float = 1.0
+    report: Report = lambda: ("up", {})
+    lease: Lease = msgspec.field(default_factory=Lease)
     housekeeping: Sequence[Housekeeping] = ()
     closers: Sequence[Callable[[], Awaitable[None]]] = ()
 
     async def run(self, name: str, address: str, up: Callable[[Member], None]) -> None:
-        """Serves until cancelled; then leaves the directory and closes what wiring opened."""
-        listener = Listener(self.handler, self.token)
+        """Serves until cancelled, or until its housekeeping raises: returns for `Ended`, raises anything
+        else. Before that it leaves the directory and closes what wiring opened."""
+        listener = Listener(self.handler, self.token, asked=self.asked)
         address = await listener.start(address)
-        me = Member(role=self.role, name=name, life=new_id("l"), address=address, info=self.info)
+        me = Member(
+            role=self.role,
+            name=name,
+            life=new_id("l"),
+            address=address,
+            capacity=self.capacity,
+            info=self.info,
+        )
         self.log.info("service.up", role=self.role, name=name, address=address)
         up(me)
         try:
@@ -46,22 +66,34 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                 tasks.create_task(self._beat(me))
                 for work in self.housekeeping:
                     tasks.create_task(work(me))
+        except* Ended as ended:
+            self.log.info("service.ended", role=self.role, name=name, reason=str(ended.exceptions[0]))
         finally:
             await listener.aclose()
-            await self._leave(me)
+            for close in self.closers:
+                await close()
 
     async def _beat(self, me: Member) -> None:
-        while True:
-            try:
-                await self.directory.beat(me)
-            except FlotillaError as error:
-                self.log.warning("beat.missed", reason=error.detail)
-            await self.clock.sleep(BEAT_EVERY_S)
+        """On the process's own loop: one that hangs stops beating. Leaves the directory when cancelled."""
+        try:
+            while True:
+                state, load = self.report()
+                me = msgspec.structs.replace(me, state=state, load=load)
+                await self._say(me)
+                await self.clock.sleep(BEAT_EVERY_S)
+        finally:
+            await self._leave(me)
+
+    async def _say(self, me: Member) -> None:
+        sent_at = self.clock.monotonic()
+        try:
+            await self.directory.beat(me)
+            self.lease.renew(sent_at)
+        except FlotillaError as error:
+            self.log.warning("beat.missed", reason=error.detail)
 
     async def _leave(self, me: Member) -> None:
         try:
             await self.directory.leave(me)
         except FlotillaError as error:
             self.log.info("leave.failed", reason=error.detail)
-        for close in self.closers:
-            await close()

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors import recording
+from actors import measuring, recording
 from actors.mailbox import Envelope
 from actors.performing import cancel_tasks
-from flotilla.core.effects import Due, Record, Signal
+from actors.tickets import Replayed
+from flotilla.core.effects import Due, Message, Record, Signal
 from flotilla.core.errors import Poisoned
 from flotilla.core.ids import new_id
 from flotilla.core.journal import Letter
@@ -39,19 +40,33 @@ async def wake(at: Activation) -> None:
 
 
 async def crashed(at: Activation, envelope: Envelope, error: Exception) -> None:
-    """A bug: memory can't be trusted, the record can. The message is tried again, then set aside."""
-    runtime, tries_max = at.host.runtime, at.resident.kind.limits.tries_max
-    envelope.tries += 1
+    """A bug: memory can't be trusted, the record can. A message is tried again, then set aside. What the
+    actor's own work has reported is dropped, as waking begins that work again."""
+    runtime = at.host.runtime
+    external = isinstance(envelope.signal, Message | Due)
+    envelope.tries = envelope.tries + 1 if external else _count(at, envelope.signal)
     at.resident.counts["crashes"] += 1
+    measuring.failed(envelope, error)
     runtime.log.error("actor.crashed", actor=str(at.id), tries=envelope.tries, exc_info=error)
     cancel_tasks(at)
-    if envelope.tries >= tries_max:
+    at.drop_reports()
+    if envelope.tries >= at.resident.kind.limits.tries_max:
+        at.crashes = None
         if following := await set_aside(at, envelope, error):
             at.put_back(Envelope(following))
     else:
         await runtime.clock.sleep(BACK_OFF_FIRST_S * 4**envelope.tries * (0.5 + runtime.random.random()))
-        at.put_back(envelope)
+        if external:
+            at.put_back(envelope)
     await wake(at)
+
+
+def _count(at: Activation, signal: Signal) -> int:
+    """How often work of this kind has broken the actor since it was last at rest."""
+    at.crashes = at.crashes or {}
+    name = type(signal).__name__
+    at.crashes[name] = at.crashes.get(name, 0) + 1
+    return at.crashes[name]
 
 
 async def set_aside(at: Activation, envelope: Envelope, error: Exception) -> Signal | None:
@@ -61,7 +76,7 @@ async def set_aside(at: Activation, envelope: Envelope, error: Exception) -> Sig
     """
     runtime = at.host.runtime
     letter = Letter(
-        id=new_id("x"),
+        id=_letter_id(envelope),
         actor=at.id,
         at=runtime.clock.now(),
         message=msgspec.msgpack.encode(envelope.signal),
@@ -79,6 +94,12 @@ async def set_aside(at: Activation, envelope: Envelope, error: Exception) -> Sig
     if isinstance(envelope.signal, Due):
         await _let_go(at, envelope.signal)
     return at.resident.performer.poisoned(at, envelope.signal, poisoned.problem())
+
+
+def _letter_id(envelope: Envelope) -> str:
+    """A letter that is replayed and breaks its actor again is the one that is there already."""
+    ticket = envelope.ticket
+    return ticket.letter if isinstance(ticket, Replayed) and not ticket.taken else new_id("x")
 
 
 async def _let_go(at: Activation, due: Due) -> None:

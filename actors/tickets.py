@@ -54,6 +54,38 @@ class Promise:
         self.future.add_done_callback(lambda future: tell() if future.cancelled() else None)
 
 
+class Replayed:
+    """Around the ticket of somebody who replays the dead letter of that id: wants to know that the actor
+    has taken the message, and not what it answers."""
+
+    __slots__ = ("_ticket", "letter", "taken")
+
+    def __init__(self, ticket: Ticket, letter: str) -> None:
+        self._ticket = ticket
+        self.letter = letter
+        self.taken = False
+
+    @property
+    def gone(self) -> bool:
+        """It is handled also if nobody waits any more: it was accepted once."""
+        return False
+
+    def answer(self, value: Any) -> None:
+        self.taken = True
+        self._ticket.answer(None)
+
+    def refuse(self, error: FlotillaError) -> None:
+        if not self.taken:
+            self._ticket.refuse(error)
+
+    def part(self, value: Any) -> None:
+        """It waits for no answer."""
+
+    def when_gone(self, tell: Callable[[], None]) -> None:
+        """The actor has promised an answer, so it has the message."""
+        self.answer(None)
+
+
 class Stream:
     """An asker of a stream: parts, then the answer, which ends it."""
 

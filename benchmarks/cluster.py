@@ -74,6 +74,7 @@ class Cluster:
         works = [roster.run()]
         if housekeeping:
             alarm = Alarm(self.journal, fleet.due, lambda: buckets_of(roster, name), self.clock, LOG)
+            host.alarm = alarm
             works += [Care(host).run(), alarm.run()]
         self._tasks[name] = [asyncio.create_task(work) for work in works]
         return host

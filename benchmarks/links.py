@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.link import Link, Listener, connect
+from actors.link import Link, Listener, Reply, connect
 from benchmarks.report import Result, arguments, report
+from flotilla.core.errors import NotFound
 
 BODY = bytes(200)
 TOKEN = "benchmark"
+
+
+async def no_streams(method: str, body: bytes) -> AsyncGenerator[bytes]:
+    raise NotFound(f"No stream {method!r}.")
+    yield
 
 
 class Echo:
@@ -22,11 +28,12 @@ class Echo:
         return body
 
     async def listen(self) -> str:
-        async def answer(method: str, body: bytes) -> AsyncGenerator[bytes]:
-            yield body
-
-        self._listener = Listener(answer, TOKEN)
+        self._listener = Listener(no_streams, TOKEN, asked=self._asked)
         return await self._listener.start()
+
+    def _asked(self, method: str, body: bytes, reply: Reply | None) -> None:
+        assert reply is not None
+        reply.answer(body)
 
 
 async def times(call: Callable[[], Awaitable[Any]], calls: int) -> list[float]:

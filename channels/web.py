@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from flotilla.core.agents import WhileTalking
 from flotilla.core.errors import Refused
 
 
@@ -14,6 +15,7 @@ class _Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 class Message(_Frame, frozen=True, tag="message"):
     id: str
     text: str
+    while_talking: WhileTalking | None = None
 
 
 class Interrupt(_Frame, frozen=True, tag="interrupt"):

@@ -30,6 +30,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     session: str | None = None
 
+    @property
+    def visitor(self) -> bool:
+        return self.session is not None
+
     def actor(self, session: str) -> ActorId:
         """The session's actor. Raises `Forbidden` if it is not this visitor's."""
         if not is_name(session):
@@ -81,10 +85,15 @@ def _visitor(settings: Settings, token: str) -> Principal:
     return Principal(tenant=claims["ten"], session=claims["sub"])
 
 
+def check_key(who: Principal) -> None:
+    """Raises `Forbidden` for a visitor."""
+    if who.visitor:
+        raise Forbidden("A visitor's token can't do this.", next="Use an API key.")
+
+
 def _tenant_only(connection: HTTPConnection) -> Principal:
     principal = identify(connection)
-    if principal.session is not None:
-        raise Forbidden("A visitor's token can't do this.", next="Use an API key.")
+    check_key(principal)
     return principal
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from flotilla.core.agents import WhileTalking
 from flotilla.core.errors import Refused, TooLarge
 from flotilla.core.limits import LIMITS
+from flotilla.core.policy.admission import PERSON_CHARACTERS_MAX
+
+Person = Annotated[str, Field(min_length=1, max_length=PERSON_CHARACTERS_MAX, pattern=r"\S")]
+"""A person by the name that the desk knows."""
 
 
 class _Body(BaseModel):
@@ -26,6 +31,26 @@ class PostMessage(_Body):
     id: str
     text: str
     attachments: list[dict[str, Any]] = Field([], max_length=0, description="Not taken yet: must be empty.")
+    while_talking: WhileTalking | None = Field(
+        None, description="What becomes of the message if the agent still talks; the agent's own way if null."
+    )
+    person: Person | None = Field(
+        None, alias="as", description="The person who has taken the session over and says this."
+    )
+
+
+class Handoff(_Body):
+    """`person` goes with `accept` and `return`, `reason` with `request`."""
+
+    action: Literal["request", "accept", "return"]
+    person: Person | None = None
+    reason: str = Field("", max_length=1024)
+
+
+class NoteBody(_Body):
+    id: str
+    text: str
+    person: Person
 
 
 class Visit(_Body):

@@ -19,6 +19,7 @@ from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.stores import valkey
 from flotilla.stores.postgres import migrate
 from serve import gateway
+from serve.recipes import recipe
 from serve.settings import Settings, read_settings
 from serve.wiring import weights_of
 
@@ -27,24 +28,12 @@ HOST_UP_TIMEOUT_S = 60.0
 
 
 def recipes(settings: Settings) -> list[Recipe]:
-    """The processes of a fleet, the slow ones first."""
+    """The processes of a fleet: the slow ones first, the controller when there is something to control."""
     gpus = 1.0 if settings.model != "scripted" and ray.cluster_resources().get("GPU") else 0.0
-    hosts = [_recipe(settings, "host", n) for n in range(settings.hosts)]
-    models = [_recipe(settings, "model", n, gpus) for n in range(settings.models)]
-    return [*models, _recipe(settings, "librarian", 0), *hosts]
-
-
-def _recipe(settings: Settings, role: str, n: int, gpus: float = 0.0) -> Recipe:
-    """Each role is a resource of the nodes that may run it (cluster.yaml)."""
-    return Recipe(
-        role=role,
-        name=f"{role}-{n}",
-        wire=f"serve.wiring:{role}",
-        settings=settings,
-        listen=settings.listen,
-        gpus=gpus,
-        resources={role: 1},
-    )
+    models = [recipe(settings, "model", f"model-{n}", gpus) for n in range(settings.models)]
+    hosts = [recipe(settings, "host", f"host-{n}") for n in range(settings.hosts)]
+    librarian, controller = (recipe(settings, role, f"{role}-0") for role in ("librarian", "controller"))
+    return [*models, librarian, *hosts, controller]
 
 
 def deploy(settings: Settings) -> None:
@@ -56,15 +45,15 @@ def deploy(settings: Settings) -> None:
         weights_of(settings)
     _say("weights", "done")
     parts = recipes(settings)
-    for recipe in parts:
-        _say(recipe.actor_name, "begun")
-        cluster.start(recipe)
+    for part in parts:
+        _say(part.actor_name, "begun")
+        cluster.start(part)
     _say("gateway", "begun")
     gateway.run(settings)
     _say("gateway", "done")
-    for recipe in reversed(parts):
-        cluster.wait_up(recipe, UP_TIMEOUT_S if recipe.role == "model" else HOST_UP_TIMEOUT_S)
-        _say(recipe.actor_name, "done")
+    for part in reversed(parts):
+        cluster.wait_up(part, UP_TIMEOUT_S if part.role == "model" else HOST_UP_TIMEOUT_S)
+        _say(part.actor_name, "done")
 
 
 async def _prepare_stores(settings: Settings) -> None:

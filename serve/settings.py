@@ -15,7 +15,8 @@ from flotilla.core.errors import Misconfigured
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Travels to every process of the fleet; sockets don't.
 
-    `keys` maps the SHA-256 of an API key (hex) to its tenant.
+    `keys` maps the SHA-256 of an API key (hex) to its tenant. `kinds` names modules with kinds of actors
+    of your own; past `host_memory_bytes` a host passivates the idle sooner.
     """
 
     home: str
@@ -28,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bind: str = "127.0.0.1"
     port: int = 8080
     hosts: int = 1
+    hosts_max: int = 1
     gateways: int = 1
     models: int = 1
     model: str = "smollm2"
@@ -38,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scripted_first_token_s: float = 0.0
     scripted_tokens: int = 60
     keys: dict[str, str] = {}
+    kinds: tuple[str, ...] = ()
+    host_memory_bytes: int = 0
     ha_proxy: bool = True
 
     @property
@@ -66,7 +70,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         listen=environ.get("FLOTILLA_LISTEN", ""),
         bind=environ.get("FLOTILLA_BIND", "127.0.0.1"),
         port=_number(environ, "FLOTILLA_PORT", 8080),
-        hosts=_number(environ, "FLOTILLA_HOSTS", 1),
+        hosts=(hosts := _hosts(environ)),
+        hosts_max=_hosts_max(environ, hosts),
         gateways=_number(environ, "FLOTILLA_GATEWAYS", 1),
         models=_number(environ, "FLOTILLA_MODELS", 1),
         model=_one_of(environ, "FLOTILLA_MODEL", ("smollm2", "scripted"), or_folder=True),
@@ -76,6 +81,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         scripted_first_token_s=_seconds(environ, "FLOTILLA_SCRIPTED_FIRST_TOKEN_S", 0.0),
         scripted_tokens=_number(environ, "FLOTILLA_SCRIPTED_TOKENS", 60),
         keys=_keys(environ.get("FLOTILLA_API_KEYS", "")),
+        kinds=tuple(filter(None, environ.get("FLOTILLA_KINDS", "").split(","))),
+        host_memory_bytes=_number(environ, "FLOTILLA_HOST_MEMORY_MB", 2048) << 20,
         ha_proxy=environ.get("FLOTILLA_HA_PROXY", "1") != "0",
     )
 
@@ -85,6 +92,25 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit():
         raise Misconfigured(f"{name} must be a whole number, not {text!r}.", field=name)
     return int(text)
+
+
+def _hosts(environ: Mapping[str, str]) -> int:
+    hosts = _number(environ, "FLOTILLA_HOSTS", 1)
+    if hosts < 1:
+        raise Misconfigured("FLOTILLA_HOSTS must be 1 or more.", field="FLOTILLA_HOSTS")
+    return hosts
+
+
+def _hosts_max(environ: Mapping[str, str], hosts: int) -> int:
+    """As many as there are from the start, unless the controller may start more."""
+    most = _number(environ, "FLOTILLA_HOSTS_MAX", hosts)
+    if most < hosts:
+        raise Misconfigured(
+            f"FLOTILLA_HOSTS_MAX is {most}, and FLOTILLA_HOSTS is {hosts}.",
+            field="FLOTILLA_HOSTS_MAX",
+            next="Make it as high as FLOTILLA_HOSTS, or higher.",
+        )
+    return most
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -20,7 +20,7 @@ from serve.wiring import Doors
 
 async def check_place(doors: Doors, actor: ActorId, after: int) -> None:
     """Raises `NotFound` for an unknown session, `Refused` for a `seq` from the future."""
-    view = await doors.fleet.describe(actor)
+    view = await doors.fleet.ask(actor, signals.Describe())
     if after > view.seq:
         raise Refused(
             f"`after` is {after}, but the last event is {view.seq}.",
@@ -29,24 +29,31 @@ async def check_place(doors: Doors, actor: ActorId, after: int) -> None:
         )
 
 
-async def live(doors: Doors, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Frame]:
-    """What has happened since `after` and what happens from now on, until the session is closed."""
+async def live(
+    doors: Doors, actor: ActorId, after: int, offset: int = 0, *, visitor: bool
+) -> AsyncGenerator[Frame]:
+    """What has happened since `after` and what happens from now on, until the session is closed; for a
+    `visitor` without what is not for the customer."""
     async with aclosing(doors.fleet.follow(actor, after, offset)) as frames:
         async for frame in frames:
+            type = events.open_envelope(frame.json).type if frame.offset is None else "reply.delta"
+            if visitor and type in events.NOT_FOR_VISITORS:
+                continue
             yield frame
-            if frame.offset is None and events.open_envelope(frame.json).type == "session.closed":
+            if type == "session.closed":
                 return
 
 
 async def turn(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> AsyncGenerator[Frame]:
-    """The events of one turn, from its `message.accepted` to its end."""
-    async with aclosing(live(doors, actor, accepted.seq - 1)) as frames:
+    """The events of one turn, from the `message.accepted` to its end; of a message that no agent answers,
+    that one event."""
+    async with aclosing(live(doors, actor, accepted.seq - 1, visitor=True)) as frames:
         async for frame in frames:
             envelope = events.open_envelope(frame.json)
-            if envelope.turn != accepted.turn:
+            if (envelope.turn or "") != accepted.turn:
                 continue
             yield frame
-            if envelope.type in events.TURN_ENDS:
+            if envelope.type in events.TURN_ENDS or not accepted.turn:
                 return
 
 

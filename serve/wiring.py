@@ -9,50 +9,145 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from actors.alarm import Alarm
+from actors.answering import Answering
+from actors.buckets import buckets_of
+from actors.care import Care
+from actors.cluster import RayHosts, RaySpawner
+from actors.controller import Controller
+from actors.dedicated import Alone, Spawning, ends_when_asleep
 from actors.doors import RemoteKnowledge, RemoteModel, answer_knowledge, answer_model
+from actors.doorways import Doorways, dedicated_kinds, find_residents
 from actors.fleet import Fleet
 from actors.host import Host
+from actors.lease import Lease
 from actors.link import Links
+from actors.load import Load
 from actors.roster import Roster
+from actors.runtime import Kinds, Runtime
 from actors.service import Service
-from actors.work import Work
 from flotilla.core.clock import Clock, SystemClock
 from flotilla.core.errors import Overloaded
-from flotilla.core.ports import Model
+from flotilla.core.ids import ActorId
+from flotilla.core.limits import LIMITS
+from flotilla.core.members import Member
+from flotilla.core.policy.scaling import Bounds
+from flotilla.core.ports import Directory, Model, Pins
 from flotilla.stores import valkey
 from flotilla.stores.postgres import PostgresJournal, open_journal
+from serve import recipes
 from serve.log import logger
+from serve.recipes import recipe
 from serve.settings import Settings
 
 WATCH_EVERY_S = 1.0
 
 
 async def host(settings: Settings) -> Service:
-    log, clock = logger("host"), SystemClock()
-    journal = await open_journal(settings.database_url)
+    return await host_service(settings)
+
+
+async def host_service(settings: Settings, only: ActorId | None = None) -> Service:
+    """A host of many actors or, with `only`, of a single one that has the process for itself."""
+    log, clock, lease = logger("host"), SystemClock(), Lease()
+    journal = await open_journal(settings.database_url, secret=settings.secret)
     client = valkey.connect(settings.redis_url)
     directory = valkey.ValkeyDirectory(client)
     links = Links(settings.token)
-    roster = Roster(directory, clock, log, "host", "model", "librarian")
-    work = Work(
-        journal=journal,
-        hot_log=valkey.ValkeyHotLog(client),
+    roster = _roster(settings, directory, valkey.ValkeyPins(client), clock, log)
+    fleet = Fleet(links, roster, clock, log)
+    letters = journal.letters
+    doors = Doorways(
         knowledge=RemoteKnowledge(links, roster),
         model=RemoteModel(links, roster),
+        hot_log=valkey.ValkeyHotLog(client),
+        letters=letters,
+        clock=clock,
+        log=log,
+        may_show=lambda: lease.valid(clock.monotonic()),
+    )
+    runtime = Runtime(
+        journal=journal,
+        letters=letters,
+        kinds=Kinds(find_residents(doors, settings.kinds)),
+        fleet=fleet,
         clock=clock,
         log=log,
     )
-    here = Host(work)
+    here = Host(runtime, only=only)
+    spawner = RaySpawner(lambda actor, resources: recipes.dedicated(settings, actor, resources))
+    here.spawning = Spawning(lambda name: runtime.kinds.of(name).kind, spawner, clock)
+    answering, care, load = Answering(here), Care(here, settings.host_memory_bytes), Load(here)
+    alarm = Alarm(journal, fleet.due, lambda: buckets_of(roster, here.name), clock, log)
+
+    async def keep_house(me: Member) -> None:
+        here.name = me.name
+        await care.run()
+
+    async def ring(_: Member) -> None:
+        await alarm.run()
+
+    others = (ring,) if only is None else (ends_when_asleep(lambda: bool(here.active), clock),)
+
     return Service(
-        role="host",
+        role="host" if only is None else "dedicated",
+        handler=answering.handle,
+        asked=answering.asked,
+        directory=directory,
+        clock=clock,
+        log=log,
+        token=settings.token,
+        info={} if only is None else {"actor": str(only)},
+        lease=lease,
+        report=load.report,
+        housekeeping=(lambda _: roster.run(), keep_house, *others),
+        closers=(links.aclose, journal.close, directory.close),
+    )
+
+
+async def dedicated(alone: Alone) -> Service:
+    """The process of one actor of a dedicated kind."""
+    return await host_service(alone.settings, only=alone.actor)
+
+
+async def controller(settings: Settings) -> Service:
+    log, clock = logger("controller"), SystemClock()
+    client = valkey.connect(settings.redis_url)
+    directory, links = valkey.ValkeyDirectory(client), Links(settings.token)
+    here = Controller(
+        directory=directory,
+        pins=valkey.ValkeyPins(client),
+        processes=RayHosts(lambda name: recipe(settings, "host", name)),
+        links=links,
+        clock=clock,
+        log=log,
+        bounds=Bounds(least=settings.hosts, most=settings.hosts_max, activations_max=LIMITS.activations_max),
+    )
+    return Service(
+        role="controller",
         handler=here.answer,
         directory=directory,
         clock=clock,
         log=log,
         token=settings.token,
-        housekeeping=(lambda _: roster.run(), lambda me: here.run(me, lambda: roster.members("host"))),
-        closers=(links.aclose, journal.close, directory.close),
+        housekeeping=(lambda _: here.run(),),
+        closers=(links.aclose, directory.close),
+    )
+
+
+def _roster(settings: Settings, directory: Directory, pins: Pins, clock: Clock, log: Any) -> Roster:
+    return Roster(
+        directory,
+        clock,
+        log,
+        "host",
+        "model",
+        "librarian",
+        "dedicated",
+        pins=pins,
+        dedicated=dedicated_kinds(settings.kinds),
     )
 
 
@@ -146,8 +241,9 @@ class Doors:
         self.directory = valkey.ValkeyDirectory(client)
         self.once = valkey.ValkeyOnce(client)
         self.links = Links(settings.token)
-        self.roster = Roster(self.directory, self.clock, self.log, "host", "model", "librarian")
-        self.fleet = Fleet(self.links, self.roster, self.clock)
+        self.pins = valkey.ValkeyPins(client)
+        self.roster = _roster(settings, self.directory, self.pins, self.clock, self.log)
+        self.fleet = Fleet(self.links, self.roster, self.clock, self.log)
         self.knowledge = RemoteKnowledge(self.links, self.roster)
         self.model = RemoteModel(self.links, self.roster)
         self._journal: PostgresJournal | None = None
@@ -157,7 +253,7 @@ class Doors:
         """Opened when first read from, so that a gateway starts while PostgreSQL is down."""
         async with self._opening:
             if self._journal is None:
-                self._journal = await open_journal(self.settings.database_url)
+                self._journal = await open_journal(self.settings.database_url, secret=self.settings.secret)
             return self._journal
 
     async def aclose(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
 from flotilla.core import signals
+from flotilla.core.agents import WhileTalking
+from flotilla.core.effects import Answer, Answered, Ask, Effect, Record, Signal, Stop, Woken
 from flotilla.core.errors import Problem, Unavailable
 from flotilla.core.facts import (
     Fact,
@@ -17,19 +20,19 @@ from flotilla.core.facts import (
     ReplyInterrupted,
     SessionOpened,
 )
+from flotilla.core.flow import Done
 from flotilla.core.generation import Usage
 from flotilla.core.ids import ActorId, new_id
 from flotilla.core.knowledge import Hit, Passage
 from flotilla.core.limits import LIMITS, Limits
-from flotilla.core.ports import Journal
 from flotilla.core.session import Session
-from flotilla.core.signals import Effect, Signal
 
 FEES = "The Silver card has an annual fee of $1,000.50 and a cash withdrawal fee of 3.5% at any machine."
 CITED = "The Silver card has an annual fee of $1,000.50."
 MADE_UP = "Bananas grow on very tall yellow trees."
 QUESTION = "What does the Silver card cost?"
 
+ME = ActorId("t1", "session", "s_1")
 Ended = ReplyCompleted | ReplyFailed | ReplyInterrupted
 
 
@@ -46,46 +49,44 @@ def problem() -> Problem:
 
 
 def fold(facts: Iterable[Fact], limits: Limits = LIMITS) -> Session:
-    session = Session("s_1", model="m-1", limits=limits)
+    session = limited(limits)(id=ME, model="m-1")
     for fact in facts:
-        session.apply(fact)
+        session.fold(fact)
     return session
+
+
+def limited(limits: Limits) -> type[Session]:
+    return Session if limits is LIMITS else type("Session", (Session,), {"limits": limits})
 
 
 def state(session: Session) -> object:
     """All that a journal must bring back."""
-    return msgspec.to_builtins(
-        (
-            session.seq,
-            session.opened,
-            session.closed,
-            list(session.turns),
-            {id: (seen.seq, seen.turn, seen.digest.hex()) for id, seen in session.seen.items()},
-            list(session.history),
-        )
-    )
+    fields: dict[str, Any] = msgspec.to_builtins(session)
+    return {name: value for name, value in fields.items() if name not in ("said", "model")}
 
 
 class World:
-    """Performs the effects of one session as a host does: a journal, a hot log, a model that keeps
-    to its script. `crash` loses the activation and keeps what was recorded and shown."""
+    """Performs the effects of one session as a host does: a journal, a hot log, a model or a team that
+    keeps to its script. `crash` loses the activation and keeps what was recorded and shown."""
 
     def __init__(
         self, *, reply: str = CITED, hits: Sequence[Hit] = (hit(),), limits: Limits = LIMITS
     ) -> None:
-        self.session = Session("s_1", model="m-1", limits=limits)
+        self.session = fold((), limits)
         self.limits = limits
         self.reply, self.hits = reply, tuple(hits)
         self.facts: list[Fact] = []
         self.shown: dict[str, str] = {}
+        self.sealed: set[str] = set()
         self.answers: list[msgspec.Struct] = []
         self.performed: list[Effect] = []
-        self.work: signals.Retrieve | signals.Generate | None = None
+        self.work: signals.Retrieve | signals.Generate | Ask | None = None
+        self.late: list[Signal] = []  # what stopped work would still report
         self._given = 0
 
     # -- signals
 
-    def feed(self, signal: Signal, effects_max: int | None = None) -> tuple[Effect, ...]:
+    def feed(self, signal: signals.Heard, effects_max: int | None = None) -> tuple[Effect, ...]:
         """Performs at most `effects_max` effects: the host may die in between."""
         effects = self.session.on(signal)
         for effect in effects[:effects_max]:
@@ -96,28 +97,37 @@ class World:
         self.feed(signals.Open(agent=agent))
         return self
 
-    def post(self, text: str = QUESTION, id: str = "c-1") -> tuple[Effect, ...]:
-        return self.feed(signals.Post(id=id, text=text))
+    def post(
+        self, text: str = QUESTION, id: str = "c-1", way: WhileTalking | None = None
+    ) -> tuple[Effect, ...]:
+        return self.feed(signals.Post(id=id, text=text, while_talking=way))
+
+    def accept(self, person: str = "Ann") -> tuple[Effect, ...]:
+        return self.feed(signals.Accept(person=person))
 
     def crash(self) -> None:
         """The host dies; another one folds the journal and reads the hot log."""
         self.work = None
+        self.late.clear()
         self.session = fold(self.facts, self.limits)
         turn = self.session.turn
-        self.feed(signals.Woken(said=self.shown.get(turn.id, "") if turn else ""))
+        if turn is not None:
+            self.feed(Woken(said=self.shown.get(turn.id, ""), sealed=turn.id in self.sealed))
 
     # -- the work that goes on beside
 
-    def next_signal(self) -> Signal | None:
-        """What the search or the model reports next."""
+    def next_signal(self) -> signals.Worked | None:
+        """What the search, the model or the team reports next."""
         match self.work:
-            case signals.Retrieve(turn=turn):
-                return signals.Found(turn=turn, hits=self.hits, retrieval_ms=1.0)
-            case signals.Generate(turn=turn, prompt=prompt):
+            case signals.Retrieve(turn=turn, run=run):
+                return signals.Found(turn=turn, run=run, hits=self.hits, retrieval_ms=1.0)
+            case signals.Generate(turn=turn, run=run, prompt=prompt):
                 left = self.reply[len(prompt.said) + self._given :]
                 if not left:
-                    return signals.Generated(turn=turn, usage=Usage(completion_tokens=7))
-                return signals.Streamed(turn=turn, text=left[:9])
+                    return signals.Generated(turn=turn, run=run, usage=Usage(completion_tokens=7))
+                return signals.Streamed(turn=turn, run=run, text=left[:9])
+            case Ask(key=key):
+                return Answered(key=key, value=Done(text=self.reply, documents=(passage(),)))
             case _:
                 return None
 
@@ -133,6 +143,12 @@ class World:
         self.feed(signal, effects_max)
         return True
 
+    def until_text(self) -> World:
+        """Lets the work go on until the first text of the reply is shown."""
+        while not self.session.said:
+            assert self.step()
+        return self
+
     def finish(self) -> World:
         """Lets the work go on until there is none."""
         while self.step():
@@ -147,6 +163,10 @@ class World:
     def accepted(self) -> list[MessageAccepted]:
         return [fact for fact in self.facts if isinstance(fact, MessageAccepted)]
 
+    def turns(self) -> list[str]:
+        """In the order in which they were begun, each once."""
+        return list(dict.fromkeys(fact.turn for fact in self.accepted() if fact.turn))
+
     def completed(self) -> ReplyCompleted:
         (end,) = self.ends()
         assert isinstance(end, ReplyCompleted)
@@ -155,20 +175,34 @@ class World:
     def _perform(self, effect: Effect) -> None:
         self.performed.append(effect)
         match effect:
-            case signals.Record():
+            case Record():
+                for fact in effect.facts:
+                    shown = isinstance(fact, MessageAccepted) and self.shown.get(fact.turn)
+                    assert not shown, "a message is merged into a reply that the customer already reads"
                 self.facts.extend(effect.facts)
-            case signals.Answer():
+            case Answer():
                 self.answers.append(effect.value)
             case signals.Say():
-                assert effect.offset == len(self.shown.get(effect.turn, "")), "a gap or an overlap"
-                assert self.facts[effect.seq - 1].turn == effect.turn  # type: ignore[union-attr]
-                self.shown[effect.turn] = self.shown.get(effect.turn, "") + effect.text
-            case signals.Retrieve() | signals.Generate():
-                assert self.work is None, "two turns at a time"
+                self._show(effect)
+            case signals.Seal():
+                self.sealed.add(effect.turn)
+            case signals.Retrieve() | signals.Generate() | Ask():
+                assert self.work is None, "two works at a time"
                 self.work, self._given = effect, 0
-            case signals.Stop():
-                assert self.work is None or self.work.turn == effect.turn
+            case Stop():
+                assert self.work is not None and self.work.key == effect.key, "only what runs is stopped"
+                self.late += filter(None, [self.next_signal()])
                 self.work = None
+            case _:
+                raise AssertionError(f"nobody performs {effect}")
+
+    def _show(self, say: signals.Say) -> None:
+        assert say.offset == len(self.shown.get(say.turn, "")), "a gap or an overlap"
+        assert say.turn not in self.sealed, "text behind the end of a reply"
+        assert not fold(self.facts).taken_by, "the agent talks over a person"
+        first = next(n for n, f in enumerate(self.facts, 1) if getattr(f, "turn", None) == say.turn)
+        assert say.seq == first, "a delta has the seq of the first message of its turn"
+        self.shown[say.turn] = self.shown.get(say.turn, "") + say.text
 
 
 def check(world: World) -> None:
@@ -176,13 +210,22 @@ def check(world: World) -> None:
     assert world.session.seq == len(world.facts)
     assert state(fold(world.facts)) == state(world.session)
     ends = [end.turn for end in world.ends()]
-    assert ends == [a.turn for a in world.accepted()][: len(ends)], "each turn ends once, in order"
+    assert ends == world.turns()[: len(ends)], "each turn ends once, in order"
+    over: set[str] = set()
+    for fact in world.facts:
+        assert getattr(fact, "turn", None) not in over or isinstance(fact, Ended), (
+            "a turn goes on after its end"
+        )
+        over |= {fact.turn} if isinstance(fact, Ended) else set()
     for end in world.ends():
         if not isinstance(end, ReplyFailed):
             assert world.shown.get(end.turn, "") == end.text, "what was seen is what is recorded"
+    assert (world.work is not None) == world.session.unfinished, (
+        "work is under way while a turn is, and only then"
+    )
 
 
-# -- journals
+# -- records
 
 NOW = datetime(2026, 11, 21, 9, 30, 0, 123456, tzinfo=UTC)
 OPENED = SessionOpened(agent="bank", customer="Zoë 👩‍👩‍👧", metadata={"n": [1, None, {"k": "v"}]})
@@ -194,11 +237,3 @@ def actor(tenant: str = "t1", name: str | None = None, kind: str = "session") ->
 
 def message(n: int, text: str = "Hello") -> MessageAccepted:
     return MessageAccepted(turn=f"t_{n}", id=f"c-{n}", text=text)
-
-
-async def append(journal: Journal, id: ActorId, expected: int, *facts, unfinished: bool = False) -> None:
-    await journal.append(id, expected, facts, at=NOW, unfinished=unfinished)
-
-
-async def facts_of(journal: Journal, id: ActorId) -> list:
-    return [recorded.fact for recorded in await journal.read(id)]

@@ -74,8 +74,9 @@ class SessionPerformer(Performer):
         if turn is None:
             return None
         talk = _talk(at)
-        talk.text = talk.shown = await self._hot_log.read(at.id, turn.id)
-        return Woken(said=talk.shown)
+        shown = await self._hot_log.read(at.id, turn.id)
+        talk.text = talk.shown = shown.text
+        return Woken(said=shown.text, sealed=shown.sealed)
 
     # -- in order
 
@@ -155,7 +156,7 @@ class SessionPerformer(Performer):
     def stamp(self, at: Activation, fact: Any, signal: Signal) -> Any:
         """The session has no clock: the time that a turn took is filled in as it is recorded."""
         now = self._work.clock.monotonic()
-        if isinstance(fact, MessageAccepted):
+        if isinstance(fact, MessageAccepted) and fact.turn:
             waited_ms = signal.waited_ms if isinstance(signal, signals.Post) else 0.0
             _talk(at).watches.setdefault(fact.turn, Stopwatch(now - waited_ms / 1000))
         elif isinstance(fact, ReplyCompleted) and (watch := _talk(at).watches.get(fact.turn)):
@@ -177,7 +178,7 @@ class SessionPerformer(Performer):
     async def _seal_late(self, at: Activation, turn: str) -> None:
         """The text is in the record; the log of it would also expire by itself."""
         try:
-            await self._hot_log.seal(at.id, turn)
+            await self._hot_log.seal(at.id, turn, forget=True)
         except FlotillaError as error:
             self._work.log.info("hot_log.not_sealed", actor=str(at.id), reason=error.detail)
 

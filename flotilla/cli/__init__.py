@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from flotilla.cli import chat, doctor, down, knowledge, status, up
+from flotilla.cli import chat, doctor, down, knowledge, simulate, status, up
 from flotilla.cli.screen import fail
 from flotilla.core.errors import FlotillaError
 
@@ -24,6 +24,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status.status,
     "chat": chat.chat,
     "doctor": doctor.doctor,
+    "simulate": simulate.simulate,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

@@ -29,6 +29,7 @@ import msgspec
 
 from flotilla.core.effects import Effects, Record
 from flotilla.core.ids import ActorId
+from flotilla.core.policy import schedule
 from flotilla.core.reminders import Forget, Remind
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
@@ -104,7 +105,10 @@ class Actor(msgspec.Struct, kw_only=True):
         self.apply(fact)
 
     def record(self, *facts: Any, remind: tuple[Remind | Forget, ...] = ()) -> Record:
-        """Applies the facts, and has them appended."""
+        """Applies the facts, and has them appended. Raises `Refused` for a reminder that can't be."""
+        for change in remind:
+            if isinstance(change, Remind):
+                schedule.check(change)
         for fact in facts:
             self.fold(fact)
         return Record(facts=facts, unfinished=self.unfinished, remind=remind)

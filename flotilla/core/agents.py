@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+WhileTalking = Literal["queue", "interrupt", "merge", "reject"]
+"""What becomes of a message that comes while the agent still talks: it waits for its turn; it stops the
+running reply; it is answered together with the message before it; it is refused."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +22,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     # Cosine of the best passage below which the agent doesn't try to answer (docs/decisions/0005).
     similarity_min: float = 0.30
     public: bool = True
+    while_talking: WhileTalking = "queue"
+    # The kind of a team member that answers in its place; "" if it searches and generates itself.
+    asks: str = ""
 
 
 FLOTILLA = Agent(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from hashlib import blake2b
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 
+from flotilla.core.actor import Actor
 from flotilla.core.agents import AGENTS, Agent
 from flotilla.core.errors import NotFound
 from flotilla.core.facts import (
     Fact,
+    HandoffAccepted,
     HandoffRequested,
+    HandoffReturned,
     MessageAccepted,
+    MessageSent,
+    NoteAdded,
     ReplyCompleted,
     ReplyFailed,
     ReplyInterrupted,
@@ -22,38 +26,61 @@ from flotilla.core.facts import (
     SessionOpened,
 )
 from flotilla.core.generation import ChatMessage
+from flotilla.core.limits import LIMITS, Limits
+from flotilla.core.signals import SessionView
 
 HISTORY_MESSAGES = 8
 
 
-class Turn(msgspec.Struct):
-    """A message and the reply it gets. `started` is set once `reply.started` is recorded."""
+class Turn(msgspec.Struct, kw_only=True):
+    """A message, or some that are answered together, and the reply. `seq` is that of the first message;
+    `started` is set once `reply.started` is recorded for all of them."""
 
     id: str
     seq: int
     text: str
+    messages: int = 1
     started: ReplyStarted | None = None
     started_seq: int = 0
 
+    @property
+    def run(self) -> str:
+        """What the work for these messages is called: another name once there is one more of them."""
+        return self.id if self.messages == 1 else f"{self.id}.{self.messages}"
+
+    def add(self, text: str) -> None:
+        """One more message: what was found for the others alone is of no use."""
+        self.text += "\n" + text
+        self.messages += 1
+        self.started, self.started_seq = None, 0
+
 
 class Seen(msgspec.Struct, frozen=True):
-    """What is kept of an accepted message, to answer it again."""
+    """What is kept of a message, to answer it again."""
 
     seq: int
     turn: str
     digest: bytes
 
 
-class Conversation:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.seq = 0
-        self.opened: SessionOpened | None = None
-        self.closed = False
-        self.said = ""
-        self.turns: deque[Turn] = deque()
-        self.seen: dict[str, Seen] = {}
-        self.history: deque[ChatMessage] = deque(maxlen=HISTORY_MESSAGES)
+class Conversation(Actor):
+    """`said` and `model` are not in the journal: the text under way, and the model that is there.
+
+    `seen` holds the customer's messages by id, `written` what persons wrote.
+    """
+
+    limits: ClassVar[Limits] = LIMITS
+
+    opened: SessionOpened | None = None
+    closed: bool = False
+    turns: list[Turn] = []
+    seen: dict[str, Seen] = {}
+    written: dict[str, Seen] = {}
+    history: list[ChatMessage] = []
+    person_asked: bool = False
+    taken_by: str = ""
+    said: str = ""
+    model: str = ""
 
     @property
     def turn(self) -> Turn | None:
@@ -63,6 +90,10 @@ class Conversation:
     @property
     def unfinished(self) -> bool:
         return bool(self.turns)
+
+    @property
+    def person(self) -> str:
+        return (self.opened.customer or "") if self.opened else ""
 
     @property
     def agent(self) -> Agent:
@@ -77,13 +108,11 @@ class Conversation:
         return AGENTS[self.opened.agent]
 
     def apply(self, fact: Fact) -> None:
-        self.seq += 1
         match fact:
             case SessionOpened():
                 self.opened = fact
             case MessageAccepted():
-                self.turns.append(Turn(fact.turn, self.seq, fact.text))
-                self.seen[fact.id] = Seen(self.seq, fact.turn, digest(fact.text))
+                self._accepted(fact)
             case ReplyStarted():
                 self._started(fact)
             case ReplyCompleted() | ReplyInterrupted():
@@ -92,23 +121,69 @@ class Conversation:
                 self._ended("")
             case SessionClosed():
                 self.closed = True
-            case HandoffRequested():
-                pass
+            case HandoffRequested() | HandoffAccepted() | HandoffReturned():
+                self._handed(fact)
+            case MessageSent() | NoteAdded():
+                self._written(fact)
             case _:
                 assert_never(fact)
+
+    def _accepted(self, fact: MessageAccepted) -> None:
+        self.seen[fact.id] = Seen(self.seq, fact.turn, digest(fact.text))
+        if not fact.turn:
+            self._remember(ChatMessage(role="user", text=fact.text))
+        elif self.turns and self.turns[-1].id == fact.turn:
+            self.turns[-1].add(fact.text)
+        else:
+            self.turns.append(Turn(id=fact.turn, seq=self.seq, text=fact.text))
 
     def _started(self, fact: ReplyStarted) -> None:
         assert self.turn is not None and self.turn.id == fact.turn
         self.turn.started, self.turn.started_seq = fact, self.seq
 
     def _ended(self, text: str) -> None:
-        turn = self.turns.popleft()
-        self.history.append(ChatMessage(role="user", text=turn.text))
+        turn = self.turns.pop(0)
+        self._remember(ChatMessage(role="user", text=turn.text))
         if text:
-            self.history.append(ChatMessage(role="assistant", text=text))
+            self._remember(ChatMessage(role="assistant", text=text))
         self.said = ""
+
+    def _handed(self, fact: HandoffRequested | HandoffAccepted | HandoffReturned) -> None:
+        self.person_asked = isinstance(fact, HandoffRequested)
+        if not self.person_asked:
+            self.taken_by = fact.person if isinstance(fact, HandoffAccepted) else ""
+
+    def _written(self, fact: MessageSent | NoteAdded) -> None:
+        self.written[fact.id] = Seen(self.seq, "", written_digest(fact))
+        if isinstance(fact, MessageSent):
+            self._remember(ChatMessage(role="assistant", text=fact.text))
+
+    def _remember(self, message: ChatMessage) -> None:
+        self.history.append(message)
+        del self.history[:-HISTORY_MESSAGES]
+
+    def view(self, owner: str = "") -> SessionView:
+        assert self.opened is not None
+        handoff = "accepted" if self.taken_by else "requested" if self.person_asked else ""
+        return SessionView(
+            id=self.id.name,
+            state="closed" if self.closed else "replying" if self.turns else "open",
+            agent=self.opened.agent,
+            channel=self.opened.channel,
+            customer=self.opened.customer,
+            metadata=self.opened.metadata,
+            owner=owner,
+            seq=self.seq,
+            handoff=handoff,
+            person=self.taken_by or None,
+        )
 
 
 def digest(text: str) -> bytes:
     """Tells texts apart, in 8 bytes."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def written_digest(fact: MessageSent | NoteAdded) -> bytes:
+    """Tells apart who wrote what, and whether it was for the customer."""
+    return digest(f"{type(fact).__name__}\n{fact.by}\n{fact.text}")

@@ -44,8 +44,10 @@ class Message(Signal, Generic[A], frozen=True):
 class Woken(Signal, frozen=True, tag="flotilla.woken"):
     """The activation has just been folded from its journal, and there was work to go on with. `said` is
     what has already been shown of the text that was under way; `sealed`, that nothing can be shown
-    behind it any more: its host died when it was about to record that it ends there."""
+    behind it any more: its host died when it was about to record that it ends there. It comes before all
+    that waits: a stop that overtook it would not know what has been shown."""
 
+    control = True
     said: str = ""
     sealed: bool = False
 

@@ -6,18 +6,14 @@ turns the fact into the event's `data`.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from flotilla.core import actor
 from flotilla.core.errors import Problem
 from flotilla.core.generation import Usage
 from flotilla.core.knowledge import Passage
-
-
-class _Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
-    pass
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,21 +41,26 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     overhead: float = 0.0
 
 
-class SessionOpened(_Fact, frozen=True, tag="session.opened"):
+class SessionOpened(actor.Fact, frozen=True, kw_only=True, tag="session.opened"):
     agent: str
     channel: str = "api"
     customer: str | None = None
     metadata: dict[str, Any] = {}
 
 
-class MessageAccepted(_Fact, frozen=True, tag="message.accepted"):
+class MessageAccepted(actor.Fact, frozen=True, kw_only=True, tag="message.accepted"):
+    """A message of the customer. Several may have the same turn: they get one reply. `turn` is "" for one
+    that a person answers."""
+
     turn: str
     id: str
     text: str
 
 
-class ReplyStarted(_Fact, frozen=True, tag="reply.started"):
-    """The passages are part of the record, so that any host rebuilds the very same prompt."""
+class ReplyStarted(actor.Fact, frozen=True, kw_only=True, tag="reply.started"):
+    """The passages are part of the record, so that any host rebuilds the very same prompt. A reply that
+    is begun again with one more message is started again: the last one counts. `model` is `team:KIND`
+    where a team answers."""
 
     turn: str
     model: str
@@ -68,7 +69,7 @@ class ReplyStarted(_Fact, frozen=True, tag="reply.started"):
     retrieval_ms: float = 0.0
 
 
-class ReplyCompleted(_Fact, frozen=True, tag="reply.completed"):
+class ReplyCompleted(actor.Fact, frozen=True, kw_only=True, tag="reply.completed"):
     turn: str
     text: str
     model: str
@@ -79,22 +80,50 @@ class ReplyCompleted(_Fact, frozen=True, tag="reply.completed"):
     offers_person: bool = False
 
 
-class ReplyFailed(_Fact, frozen=True, tag="reply.failed"):
+class ReplyFailed(actor.Fact, frozen=True, kw_only=True, tag="reply.failed"):
     turn: str
     problem: Problem
 
 
-class ReplyInterrupted(_Fact, frozen=True, tag="reply.interrupted"):
+class ReplyInterrupted(actor.Fact, frozen=True, kw_only=True, tag="reply.interrupted"):
     turn: str
     text: str
 
 
-class HandoffRequested(_Fact, frozen=True, tag="handoff.requested"):
-    turn: str
+class HandoffRequested(actor.Fact, frozen=True, kw_only=True, tag="handoff.requested"):
+    """`turn` is "" if nobody said so in a message."""
+
+    turn: str = ""
     reason: str
 
 
-class SessionClosed(_Fact, frozen=True, tag="session.closed"):
+class HandoffAccepted(actor.Fact, frozen=True, kw_only=True, tag="handoff.accepted"):
+    """A person has taken over: no word of the agent comes behind this before `handoff.returned`."""
+
+    person: str
+
+
+class HandoffReturned(actor.Fact, frozen=True, kw_only=True, tag="handoff.returned"):
+    person: str
+
+
+class MessageSent(actor.Fact, frozen=True, kw_only=True, tag="message.sent"):
+    """A message of the person who has taken over."""
+
+    by: str
+    id: str
+    text: str
+
+
+class NoteAdded(actor.Fact, frozen=True, kw_only=True, tag="note.added"):
+    """For other persons and programs: never sent to the customer, nor to a model."""
+
+    by: str
+    id: str
+    text: str
+
+
+class SessionClosed(actor.Fact, frozen=True, kw_only=True, tag="session.closed"):
     pass
 
 
@@ -106,13 +135,9 @@ Fact = (
     | ReplyFailed
     | ReplyInterrupted
     | HandoffRequested
+    | HandoffAccepted
+    | HandoffReturned
+    | MessageSent
+    | NoteAdded
     | SessionClosed
 )
-
-
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """A fact in the journal: `seq` counts from 1 without gaps."""
-
-    seq: int
-    at: datetime
-    fact: Fact

@@ -52,3 +52,10 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 
 
 Generated = Piece | Finished
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What customers have seen of a reply. Behind a `sealed` one nothing more can be shown."""
+
+    text: str = ""
+    sealed: bool = False

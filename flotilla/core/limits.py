@@ -27,7 +27,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     link_window_items: int = 256
     link_frame_bytes_max: int = 32 * 1024 * 1024
     link_calls_max: int = 50_000
+    link_out_bytes_max: int = 64 * 1024 * 1024  # what waits to be sent to a peer that doesn't read
     activations_max: int = 100_000
+    pins_max: int = 10_000
 
     # Time.
     ask_timeout_s: float = 15.0

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flotilla.core.generation import Generated, Prompt
+from flotilla.core.generation import Generated, Prompt, Shown
 from flotilla.core.ids import ActorId
 from flotilla.core.journal import Append, Due, Letter, Snapshot, Stored
 from flotilla.core.knowledge import Document, Hit, Ingested, SearchMode
@@ -160,6 +160,8 @@ class Letters(Protocol):
         """Oldest first."""
         ...
 
+    async def read(self, tenant: str, id: str) -> Letter | None: ...
+
     async def remove(self, tenant: str, id: str) -> Letter | None:
         """The letter that was removed; None if there is none of that id."""
         ...
@@ -189,11 +191,12 @@ class HotLog(Protocol):
         """
         ...
 
-    async def read(self, actor: ActorId, turn: str) -> str: ...
+    async def read(self, actor: ActorId, turn: str) -> Shown: ...
 
-    async def seal(self, actor: ActorId, turn: str) -> None:
-        """Drops the text and closes the log of this turn: whoever appends to it from now on gets a
-        `Conflict`, so that a host that was declared dead shows no word of a turn that has ended."""
+    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> None:
+        """Closes the log of this turn: whoever appends to it from now on gets a `Conflict`, so that a host
+        that was declared dead shows no word of a turn that has ended. `forget` drops the text, once
+        the record has it."""
         ...
 
     async def ping(self) -> None: ...

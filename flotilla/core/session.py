@@ -1,44 +1,51 @@
-"""A conversation that decides: a pure state machine.
+"""A conversation that decides: a pure state machine, and the kind of actor that the fleet has most of.
 
-`apply(fact)` folds the journal into state (flotilla.core.conversation); `on(signal)` decides.
-Neither waits, reads a clock or touches a socket, so that the whole life of a conversation can be
-tested in microseconds and replayed from its record.
+`apply(fact)` folds the journal into state (flotilla.core.conversation); `on(signal)` decides: about
+messages here, about replies in flotilla.core.replies, about persons in flotilla.core.takeover. Neither
+waits, reads a clock or touches a socket, so that the whole life of a conversation can be tested in
+microseconds and replayed from its record.
+
+A message that comes while the agent still talks goes one of four ways (flotilla.core.agents):
+
+- **queue**: it is a turn of its own, behind those that wait.
+- **interrupt**: the running reply ends where it is. What waited before the message still goes before it.
+- **merge**: it belongs to the last turn, if no text of that one's reply has been shown, and one reply
+  answers both. If it is the running one, its work is stopped and begun again. Else it opens the next turn.
+  Messages that get fixed words (a greeting, a wish for a person) are turns of their own all the same.
+- **reject**: it is refused.
+
+Each message is one `message.accepted` with its own id and seq, merged or not. A reply's deltas carry the
+seq of the *first* message of its turn.
 """
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import ClassVar, assert_never
 
-from flotilla.core import signals
-from flotilla.core.agents import AGENTS
-from flotilla.core.conversation import Conversation, Seen, Turn, digest
-from flotilla.core.errors import Conflict, LimitReached, NotFound, Refused
-from flotilla.core.facts import (
-    Fact,
-    HandoffRequested,
-    MessageAccepted,
-    ReplyCompleted,
-    ReplyFailed,
-    ReplyInterrupted,
-    ReplyStarted,
-    SessionClosed,
-    SessionOpened,
-)
-from flotilla.core.generation import Usage
-from flotilla.core.ids import is_name
-from flotilla.core.limits import LIMITS, Limits
-from flotilla.core.policy import citations, intents, prompting
-from flotilla.core.signals import Effect
+from flotilla.core import facts, signals
+from flotilla.core.actor import Kind, KindLimits
+from flotilla.core.agents import AGENTS, WhileTalking
+from flotilla.core.conversation import digest
+from flotilla.core.effects import Answer, Answered, Effects, Stop, Woken
+from flotilla.core.errors import NotFound
+from flotilla.core.facts import MessageAccepted, ReplyInterrupted, SessionClosed, SessionOpened
+from flotilla.core.limits import LIMITS
+from flotilla.core.policy import admission, intents
+from flotilla.core.takeover import Takeover
 
 
-class Session(Conversation):
-    def __init__(self, name: str, *, model: str = "", limits: Limits = LIMITS) -> None:
-        super().__init__(name)
-        self.model = model
-        self.limits = limits
+class Session(Takeover):
+    kind: ClassVar[Kind] = Kind(
+        name="session",
+        messages=signals.Ask,
+        facts=facts.Fact,
+        limits=KindLimits(
+            mailbox_messages_max=LIMITS.mailbox_signals_max,
+            idle_after_s=LIMITS.idle_after_s,
+        ),
+    )
 
-    def on(self, signal: signals.Signal) -> tuple[Effect, ...]:
-        """What must be done about `signal`, in order. Raises before anything has changed."""
+    def on(self, signal: signals.Heard) -> Effects:
         match signal:
             case signals.Open():
                 return self._on_open(signal)
@@ -49,33 +56,26 @@ class Session(Conversation):
             case signals.Close():
                 return self._on_close()
             case signals.Describe():
-                return (signals.Answer(value=self.view()),)
-            case signals.Woken():
+                admission.check_opened(self)
+                return (self._shown(),)
+            case (
+                signals.RequestPerson()
+                | signals.Accept()
+                | signals.Return()
+                | signals.Speak()
+                | signals.Note()
+            ):
+                return self._on_handed(signal)
+            case Woken():
                 return self._on_woken(signal)
-            case signals.Found() | signals.Streamed() | signals.Generated() | signals.Failed():
-                # Work that was stopped may still report; nobody waits for it.
-                return self._on_work(signal) if self.turn and self.turn.id == signal.turn else ()
+            case signals.Found() | signals.Streamed() | signals.Generated() | signals.Failed() | Answered():
+                return self._on_work(signal)
             case _:
                 assert_never(signal)
 
-    def _on_work(
-        self, signal: signals.Found | signals.Streamed | signals.Generated | signals.Failed
-    ) -> tuple[Effect, ...]:
-        match signal:
-            case signals.Found():
-                return self._on_found(signal)
-            case signals.Streamed():
-                return self._say(signal.text)
-            case signals.Generated():
-                return self._on_generated(signal)
-            case signals.Failed():
-                return self._finish(ReplyFailed(turn=signal.turn, problem=signal.problem))
-            case _:
-                assert_never(signal)
-
-    def _on_open(self, signal: signals.Open) -> tuple[Effect, ...]:
+    def _on_open(self, signal: signals.Open) -> Effects:
         if self.opened is not None:
-            return (signals.Answer(value=self.view()),)
+            return (self._shown(),)
         if signal.agent not in AGENTS:
             raise NotFound(
                 f"There is no agent {signal.agent!r}.", field="agent", next=f"Known: {', '.join(AGENTS)}."
@@ -83,209 +83,78 @@ class Session(Conversation):
         fact = SessionOpened(
             agent=signal.agent, channel=signal.channel, customer=signal.customer, metadata=signal.metadata
         )
-        return (self._record(fact), signals.Answer(value=self.view()))
+        return (self.record(fact), self._shown())
 
-    def _on_post(self, signal: signals.Post) -> tuple[Effect, ...]:
-        self._check_open()
-        if seen := self.seen.get(signal.id):
-            return (signals.Answer(value=_again(seen, signal)),)
-        self._check_post(signal)
-        turn = f"t_{self.name.removeprefix('s_')}-{self.seq + 1}"
-        record = self._record(MessageAccepted(turn=turn, id=signal.id, text=signal.text))
-        answer = signals.Answer(value=signals.Accepted(seq=self.seq, turn=turn))
-        return (record, answer, *(self._begin() if len(self.turns) == 1 else ()))
+    def _on_interrupt(self) -> Effects:
+        admission.check_opened(self)
+        turn = self.turn
+        if turn is None:
+            return (Answer(value=signals.Interrupted(turn=None)),)
+        silence = self._silence()
+        record, *following = self._finish(ReplyInterrupted(turn=turn.id, text=self.said))
+        return (*silence, record, Answer(value=signals.Interrupted(turn=turn.id)), *following)
 
-    def _check_open(self) -> None:
-        if self.opened is None:
-            raise NotFound(f"There is no session {self.name!r}.", next="Open one with POST /v1/sessions.")
-
-    def _check_post(self, signal: signals.Post) -> None:
+    def _on_close(self) -> Effects:
+        admission.check_opened(self)
         if self.closed:
-            raise Conflict("This session is closed.", next="Open a new one with POST /v1/sessions.")
-        if not is_name(signal.id):
-            raise Refused(
-                "`id` must be 1 to 128 letters, digits or _ . : -",
-                field="id",
-                next="Choose an id of your own.",
-            )
-        _ = self.agent
-        if not signal.text.strip():
-            raise Refused("`text` is empty.", field="text", next="Send at least one visible character.")
-        if len(self.turns) >= self.limits.pending_turns_max:
-            raise LimitReached(
-                f"{len(self.turns)} messages already wait for their reply in this session.",
-                next="Wait for a reply, or interrupt it.",
-                retry_after_s=1.0,
-            )
-        if len(self.seen) >= self.limits.messages_per_session_max:
-            raise LimitReached("This session has reached its last message.", next="Open a new session.")
+            return (self._shown(),)
+        silence = self._silence()
+        return (*silence, self.record(*self._cut_short(), SessionClosed()), self._shown())
 
-    def _on_interrupt(self) -> tuple[Effect, ...]:
-        self._check_open()
-        turn = self.turn
-        if turn is None:
-            return (signals.Answer(value=signals.Interrupted(turn=None)),)
-        answer = signals.Answer(value=signals.Interrupted(turn=turn.id))
-        first, *rest = self._finish(ReplyInterrupted(turn=turn.id, text=self.said))
-        return (signals.Stop(turn=turn.id), first, answer, *rest)
+    # -- a message of the customer
 
-    def _on_close(self) -> tuple[Effect, ...]:
-        self._check_open()
-        if self.closed:
-            return (signals.Answer(value=self.view()),)
-        stops = tuple(signals.Stop(turn=turn.id) for turn in list(self.turns)[:1])
-        ends = [
-            ReplyInterrupted(turn=turn.id, text="" if n else self.said) for n, turn in enumerate(self.turns)
-        ]
-        record = self._record(*ends, SessionClosed())
-        return (*stops, record, signals.Answer(value=self.view()))
+    def _on_post(self, post: signals.Post) -> Effects:
+        admission.check_opened(self)
+        if seen := self.seen.get(post.id):
+            admission.check_same(seen, digest(post.text), post.id)
+            return (Answer(value=signals.Accepted(seq=seen.seq, turn=seen.turn, again=True)),)
+        admission.check_not_closed(self)
+        admission.check_message(post.id, post.text)
+        admission.check_room(self)
+        if self.taken_by:
+            return self._take(post, turn="")
+        match self._way(post):
+            case "queue":
+                return self._queue(post)
+            case "interrupt":
+                return self._interrupt(post)
+            case "merge":
+                return self._merge(post)
+            case "reject":
+                raise admission.rejected()
 
-    def _on_woken(self, signal: signals.Woken) -> tuple[Effect, ...]:
-        turn = self.turn
-        if turn is None:
-            return ()
-        self.said = signal.said
-        try:
-            _ = self.agent
-        except NotFound as error:  # a release took it away while its turns were open
-            problem = error.problem()
-            return (self._record(*(ReplyFailed(turn=turn.id, problem=problem) for turn in self.turns)),)
-        return self._begin() if turn.started is None else self._proceed(turn, turn.started)
+    def _way(self, post: signals.Post) -> WhileTalking:
+        default = self.agent.while_talking
+        return (post.while_talking or default) if self.turns else "queue"
 
-    # -- a turn
+    def _queue(self, post: signals.Post) -> Effects:
+        self._check_waiting()
+        taken = self._take(post, turn=self._next_turn())
+        return (*taken, *(self._begin() if len(self.turns) == 1 else ()))
 
-    def _begin(self) -> tuple[Effect, ...]:
-        """Starts the turn at the head of the queue, if there is one."""
-        turn = self.turn
-        if turn is None:
-            return ()
-        if canned := intents.reply_without_search(turn.text, self.agent):
-            return self._answer_plainly(turn, canned)
-        agent = self.agent
-        return (
-            signals.Retrieve(
-                turn=turn.id, collection=agent.collection, query=turn.text, limit=agent.passages_max
-            ),
-        )
+    def _interrupt(self, post: signals.Post) -> Effects:
+        self._check_waiting(but=1)
+        silence, end = self._silence(), self._cut_short()[0]
+        return (*silence, *self._take(post, end, turn=self._next_turn(behind=1)), *self._begin())
 
-    def _on_found(self, signal: signals.Found) -> tuple[Effect, ...]:
-        turn = self.turn
-        assert turn is not None
-        if turn.started is not None:  # a search that was run again after a crash
-            return ()
-        similarity = max((hit.similarity for hit in signal.hits), default=0.0)
-        known = similarity >= self.agent.similarity_min
-        started = ReplyStarted(
-            turn=turn.id,
-            model=self.model if known else "",
-            passages=tuple(hit.passage for hit in signal.hits) if known else (),
-            similarity=round(similarity, 3),
-            retrieval_ms=signal.retrieval_ms,
-        )
-        return (self._record(started), *self._proceed(turn, started))
+    def _merge(self, post: signals.Post) -> Effects:
+        last = self.turns[-1]
+        running = last is self.turn
+        fixed = any(intents.reply_without_search(text, self.agent) for text in (last.text, post.text))
+        if fixed or (running and self.said):
+            return self._queue(post)
+        self._check_waiting()
+        if not running:
+            return self._take(post, turn=last.id)
+        return (Stop(key=last.run), *self._take(post, turn=last.id), *self._begin())
 
-    def _proceed(self, turn: Turn, started: ReplyStarted) -> tuple[Effect, ...]:
-        """Goes on with a reply that is recorded as started, from whatever has been said of it."""
-        if not started.passages:
-            canned = intents.reply_without_search(turn.text, self.agent) or intents.DONT_KNOW
-            return self._answer_plainly(turn, canned)
-        if self.said.endswith(_CLOSINGS):  # it was whole, only not yet recorded
-            return self._complete(turn, started, Usage())
-        prompt = prompting.build(
-            self.agent.persona,
-            started.passages,
-            tuple(self.history),
-            turn.text,
-            said=self.said,
-            tokens_max=self.agent.reply_tokens_max,
-        )
-        return (signals.Generate(turn=turn.id, prompt=prompt),)
+    def _take(self, post: signals.Post, *before: ReplyInterrupted, turn: str) -> Effects:
+        record = self.record(*before, MessageAccepted(turn=turn, id=post.id, text=post.text))
+        return (record, Answer(value=signals.Accepted(seq=self.seq, turn=turn)))
 
-    def _on_generated(self, signal: signals.Generated) -> tuple[Effect, ...]:
-        turn = self.turn
-        assert turn is not None and turn.started is not None
-        return self._complete(turn, turn.started, signal.usage)
+    def _next_turn(self, behind: int = 0) -> str:
+        """Named after the `seq` of its first message, which comes behind so many other facts."""
+        return f"t_{self.id.name.removeprefix('s_')}-{self.seq + behind + 1}"
 
-    def _complete(self, turn: Turn, started: ReplyStarted, usage: Usage) -> tuple[Effect, ...]:
-        body = _without_closing(self.said)
-        found = citations.find(body, started.passages)
-        closing = () if found else self._say((body + _closing(body))[len(self.said) :])
-        done = ReplyCompleted(
-            turn=turn.id,
-            text=self.said,
-            model=started.model,
-            citations=found,
-            usage=usage,
-            confidence=citations.support(body, found),
-            offers_person=not found,
-        )
-        return (*closing, *self._finish(done))
-
-    def _answer_plainly(self, turn: Turn, canned: intents.Canned) -> tuple[Effect, ...]:
-        """A reply that needs no model: fixed words, recorded and shown like any other."""
-        before: tuple[Effect, ...] = ()
-        if turn.started is None:
-            handoff = HandoffRequested(turn=turn.id, reason="The customer asked for a person.")
-            started = ReplyStarted(turn=turn.id, model="")
-            before = (self._record(started, *((handoff,) if canned.wants_person else ())),)
-        say = self._say(canned.text[len(self.said) :])
-        done = ReplyCompleted(turn=turn.id, text=self.said, model="", offers_person=canned.offers_person)
-        return (*before, *say, *self._finish(done))
-
-    def _say(self, text: str) -> tuple[Effect, ...]:
-        assert self.turn is not None
-        if not text:
-            return ()
-        say = signals.Say(turn=self.turn.id, seq=self.turn.seq, offset=len(self.said), text=text)
-        self.said += text
-        return (say,)
-
-    def _finish(self, *facts: Fact) -> tuple[Effect, ...]:
-        """Records the end of the turn under way and begins the next one."""
-        return (self._record(*facts), *self._begin())
-
-    def _record(self, *facts: Fact) -> signals.Record:
-        for fact in facts:
-            self.apply(fact)
-        return signals.Record(facts=facts, unfinished=self.unfinished)
-
-    # -- showing
-
-    def view(self, owner: str = "") -> signals.SessionView:
-        self._check_open()
-        assert self.opened is not None
-        state = "closed" if self.closed else "replying" if self.turns else "open"
-        return signals.SessionView(
-            id=self.name,
-            state=state,
-            agent=self.opened.agent,
-            channel=self.opened.channel,
-            customer=self.opened.customer,
-            metadata=self.opened.metadata,
-            owner=owner,
-            seq=self.seq,
-        )
-
-
-_CLOSINGS = (intents.NOT_SURE, intents.DONT_KNOW.text)
-
-
-def _closing(body: str) -> str:
-    """What an agent adds to a reply that nothing supports."""
-    return intents.NOT_SURE if body.strip() else intents.DONT_KNOW.text
-
-
-def _without_closing(said: str) -> str:
-    for closing in _CLOSINGS:
-        said = said.removesuffix(closing)
-    return said
-
-
-def _again(seen: Seen, signal: signals.Post) -> signals.Accepted:
-    if seen.digest != digest(signal.text):
-        raise Conflict(
-            f"The id {signal.id!r} was already used for another text.",
-            field="id",
-            next="Give each message an id of its own.",
-        )
-    return signals.Accepted(seq=seen.seq, turn=seen.turn, again=True)
+    def _check_waiting(self, but: int = 0) -> None:
+        admission.check_waiting(self, sum(turn.messages for turn in self.turns[but:]))

@@ -1,147 +1,31 @@
-"""What reaches a session, and what it wants done: two closed sets.
+"""What reaches a session, and what it wants done, beyond what every kind has (flotilla.core.effects).
 
 A signal is something that happened. `session.on(signal)` answers with effects, in the order in
 which they must be performed. Nothing here waits, and nothing here knows a socket.
+
+Work and what it reports carry two names: `turn`, for the record and the customer, and `run`, the turn's
+name for this attempt. A reply that is begun again with one more message keeps its turn and gets another
+run, so that what the stopped search or model still has to say is not taken for the new one's.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
+from flotilla.core.agents import WhileTalking
+from flotilla.core.effects import Answered, Message, Signal, Step, Woken, Work
 from flotilla.core.errors import Problem
-from flotilla.core.facts import Fact
 from flotilla.core.generation import Prompt, Usage
 from flotilla.core.knowledge import Hit
 
-
-class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="signal"):
-    pass
-
-
-# Signals from outside: each is answered with one `Answer`, or refused with an error.
-
-
-class Open(_Message, frozen=True, tag="open"):
-    agent: str
-    channel: str = "api"
-    customer: str | None = None
-    metadata: dict[str, Any] = {}
-
-
-class Post(_Message, frozen=True, tag="post"):
-    """`id` is the client's own; a second `Post` of the same id is answered as the first and starts nothing.
-    `waited_ms` is what the message has spent in the fleet before it got here."""
-
-    id: str
-    text: str
-    waited_ms: float = 0.0
-
-
-class Interrupt(_Message, frozen=True, tag="interrupt"):
-    pass
-
-
-class Close(_Message, frozen=True, tag="close"):
-    pass
-
-
-class Describe(_Message, frozen=True, tag="describe"):
-    pass
-
-
-# Signals from the work that a session has started.
-
-
-class Found(_Message, frozen=True, tag="found"):
-    turn: str
-    hits: tuple[Hit, ...]
-    retrieval_ms: float
-
-
-class Streamed(_Message, frozen=True, tag="streamed"):
-    turn: str
-    text: str
-
-
-class Generated(_Message, frozen=True, tag="generated"):
-    turn: str
-    usage: Usage
-
-
-class Failed(_Message, frozen=True, tag="failed"):
-    """Retrieval or generation gave up, after its retries."""
-
-    turn: str
-    problem: Problem
-
-
-class Woken(_Message, frozen=True, tag="woken"):
-    """The activation has just been folded from its journal. `said` is what the customer has already
-    seen of the reply that was under way."""
-
-    said: str
-
-
-Ask = Open | Post | Interrupt | Close | Describe
-Signal = Ask | Found | Streamed | Generated | Failed | Woken
-
-
-# Effects.
-
-
-class Record(_Message, frozen=True, tag="record"):
-    """Append to the journal. Every effect listed after it depends on it.
-
-    `unfinished`: whether there is work to go on with, should the host die right after it."""
-
-    facts: tuple[Fact, ...]
-    unfinished: bool
-
-
-class Answer(_Message, frozen=True, tag="answer"):
-    """Answer whoever sent the signal."""
-
-    value: msgspec.Struct
-
-
-class Retrieve(_Message, frozen=True, tag="retrieve"):
-    turn: str
-    collection: str
-    query: str
-    limit: int
-
-
-class Generate(_Message, frozen=True, tag="generate"):
-    turn: str
-    prompt: Prompt
-
-
-class Say(_Message, frozen=True, tag="say"):
-    """Show the customer text: into the hot log, then to the followers. `offset` counts characters;
-    `seq` is that of the turn's `message.accepted`."""
-
-    turn: str
-    seq: int
-    offset: int
-    text: str
-
-
-class Stop(_Message, frozen=True, tag="stop"):
-    """Cancel what runs for this turn."""
-
-    turn: str
-
-
-Effect = Record | Answer | Retrieve | Generate | Say | Stop
-
-
-# What asks are answered with.
+# What messages are answered with.
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """`seq` of the `message.accepted` event; `again` if the message was already there."""
+    """`seq` of the event that the message became; `again` if it was already there. `turn` is "" if no
+    agent answers it: a person has taken over, or has written it."""
 
     seq: int
     turn: str
@@ -153,7 +37,8 @@ class Interrupted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A session as `GET /v1/sessions/{id}` shows it."""
+    """A session as `GET /v1/sessions/{id}` shows it. `handoff` is "", "requested" or "accepted"; then
+    `person` says by whom."""
 
     id: str
     state: str
@@ -163,3 +48,170 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     owner: str
     seq: int
+    handoff: str = ""
+    person: str | None = None
+
+
+# Messages of the customer and of programs.
+
+
+class Open(Message[SessionView], frozen=True, kw_only=True, tag="open"):
+    idempotent = True
+    agent: str
+    channel: str = "api"
+    customer: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+class Post(Message[Accepted], frozen=True, kw_only=True, tag="post"):
+    """`id` is the client's own; a second `Post` of the same id is answered as the first and starts nothing.
+    `waited_ms` is what the message has spent in the fleet before it got here. `while_talking` overrules
+    the agent's own way with a message that comes while it talks."""
+
+    idempotent = True
+    id: str
+    text: str
+    waited_ms: float = 0.0
+    while_talking: WhileTalking | None = None
+
+
+class Interrupt(Message[Interrupted], frozen=True, tag="interrupt"):
+    """Not idempotent: a second one would stop the next reply."""
+
+    control = True
+
+
+class Close(Message[SessionView], frozen=True, tag="close"):
+    control = True
+    idempotent = True
+
+
+class Describe(Message[SessionView], frozen=True, tag="describe"):
+    idempotent = True
+
+
+# A person takes over. Persons are called by the names that their desk knows them by.
+
+
+class RequestPerson(Message[SessionView], frozen=True, kw_only=True, tag="person.request"):
+    """Asks for a person; the agent goes on until one accepts."""
+
+    idempotent = True
+    reason: str = ""
+
+
+class Accept(Message[SessionView], frozen=True, kw_only=True, tag="person.accept"):
+    """`person` has the conversation from now on: the agent falls silent at once."""
+
+    control = True
+    idempotent = True
+    person: str
+
+
+class Return(Message[SessionView], frozen=True, kw_only=True, tag="person.return"):
+    """The agent answers what comes from now on."""
+
+    idempotent = True
+    person: str
+
+
+class Speak(Message[Accepted], frozen=True, kw_only=True, tag="person.speak"):
+    """What `person` says to the customer; `id` as in `Post`."""
+
+    idempotent = True
+    person: str
+    id: str
+    text: str
+
+
+class Note(Message[Accepted], frozen=True, kw_only=True, tag="person.note"):
+    """What `person` writes down, and the customer never sees; `id` as in `Post`."""
+
+    idempotent = True
+    person: str
+    id: str
+    text: str
+
+
+# Signals from the work that a session has started.
+
+
+class Found(Signal, frozen=True, kw_only=True, tag="found"):
+    turn: str
+    run: str
+    hits: tuple[Hit, ...]
+    retrieval_ms: float
+
+
+class Streamed(Signal, frozen=True, kw_only=True, tag="streamed"):
+    turn: str
+    run: str
+    text: str
+
+    def joined(self, later: Signal) -> Self | None:
+        if not isinstance(later, Streamed) or later.run != self.run:
+            return None
+        return msgspec.structs.replace(self, text=self.text + later.text)
+
+
+class Generated(Signal, frozen=True, kw_only=True, tag="generated"):
+    turn: str
+    run: str
+    usage: Usage
+
+
+class Failed(Signal, frozen=True, kw_only=True, tag="failed"):
+    """Retrieval or generation gave up, after its retries."""
+
+    turn: str
+    run: str
+    problem: Problem
+
+
+Posted = Open | Post | Interrupt | Close | Describe
+Handed = RequestPerson | Accept | Return | Speak | Note
+Worked = Found | Streamed | Generated | Failed | Answered
+Ask = Posted | Handed
+Heard = Ask | Worked | Woken
+
+
+# Effects.
+
+
+class Say(Step, frozen=True, kw_only=True):
+    """Show the customer text: into the hot log, then to the followers. `offset` counts characters;
+    `seq` is that of the turn's first `message.accepted`."""
+
+    turn: str
+    seq: int
+    offset: int
+    text: str
+
+
+class Seal(Step, frozen=True, kw_only=True):
+    """Close the hot log of a turn that is ended before its reply is whole: nobody shows a word of it
+    from now on, not even a host that was declared dead and doesn't know yet."""
+
+    turn: str
+
+
+class Retrieve(Work, frozen=True, kw_only=True):
+    turn: str
+    run: str
+    collection: str
+    query: str
+    limit: int
+
+    @property
+    def key(self) -> str:
+        return self.run
+
+
+class Generate(Work, frozen=True, kw_only=True):
+    turn: str
+    run: str
+    prompt: Prompt
+
+    @property
+    def key(self) -> str:
+        return self.run

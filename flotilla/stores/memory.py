@@ -5,75 +5,43 @@ They keep the same promises as PostgreSQL and Valkey, but for as long as their p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-
-from flotilla.core.errors import Conflict
-from flotilla.core.facts import Fact, Recorded
+from flotilla.core.errors import Conflict, LimitReached
+from flotilla.core.generation import Shown
 from flotilla.core.ids import ActorId
+from flotilla.core.limits import LIMITS
 from flotilla.core.members import Member
+from flotilla.stores.memory_journal import MemoryJournal, MemoryLetters
 
+__all__ = ["MemoryDirectory", "MemoryHotLog", "MemoryJournal", "MemoryLetters", "MemoryOnce", "MemoryPins"]
 
-class MemoryJournal:
-    """Implements `Journal`."""
-
-    def __init__(self) -> None:
-        self._facts: dict[ActorId, list[Recorded]] = {}
-        self._unfinished: dict[ActorId, None] = {}
-
-    async def append(
-        self, actor: ActorId, expected: int, facts: Sequence[Fact], *, at: datetime, unfinished: bool
-    ) -> None:
-        log = self._facts.setdefault(actor, [])
-        if len(log) != expected:
-            raise Conflict("Another host has written to this actor's journal.")
-        log.extend(Recorded(seq=expected + i, at=at, fact=fact) for i, fact in enumerate(facts, 1))
-        if unfinished:
-            self._unfinished[actor] = None
-        else:
-            self._unfinished.pop(actor, None)
-
-    async def read(self, actor: ActorId, *, after: int = 0, limit: int | None = None) -> list[Recorded]:
-        return self._facts.get(actor, [])[after:][:limit]
-
-    async def unfinished(self) -> list[ActorId]:
-        return list(self._unfinished)
-
-    async def actors(
-        self, tenant: str, kind: str, *, before: str | None = None, limit: int = 50
-    ) -> list[tuple[ActorId, list[Recorded]]]:
-        mine = [a for a, log in self._facts.items() if log and (a.tenant, a.kind) == (tenant, kind)]
-        older = sorted((a for a in mine if before is None or a.name < before), reverse=True)[:limit]
-        return [(actor, _ends(self._facts[actor])) for actor in older]
-
-    async def ping(self) -> None:
-        return None
-
-    async def close(self) -> None:
-        return None
-
-
-def _ends(log: Sequence[Recorded]) -> list[Recorded]:
-    return [log[0]] if len(log) == 1 else [log[0], log[-1]]
+SEALED_LOGS_HELD_MAX = 10_000
 
 
 class MemoryHotLog:
-    """Implements `HotLog`."""
+    """Implements `HotLog`. It knows of the last `SEALED_LOGS_HELD_MAX` that were sealed."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[ActorId, str], bytes] = {}
+        self._sealed: dict[tuple[ActorId, str], None] = {}
 
     async def append(self, actor: ActorId, turn: str, said: int, text: str) -> None:
         there = self._texts.get((actor, turn), b"")
-        if len(there) != said:
+        if len(there) != said or (actor, turn) in self._sealed:
             raise Conflict("Another host goes on with this reply.")
         self._texts[actor, turn] = there + text.encode()
 
-    async def read(self, actor: ActorId, turn: str) -> str:
-        return self._texts.get((actor, turn), b"").decode()
+    async def read(self, actor: ActorId, turn: str) -> Shown:
+        text = self._texts.get((actor, turn), b"").decode()
+        return Shown(text, (actor, turn) in self._sealed)
 
-    async def forget(self, actor: ActorId, turn: str) -> None:
-        self._texts.pop((actor, turn), None)
+    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> None:
+        if forget:
+            self._texts.pop((actor, turn), None)
+        self._sealed[actor, turn] = None
+        if len(self._sealed) > SEALED_LOGS_HELD_MAX:
+            oldest = next(iter(self._sealed))
+            del self._sealed[oldest]
+            self._texts.pop(oldest, None)
 
     async def ping(self) -> None:
         return None
@@ -92,7 +60,8 @@ class MemoryDirectory:
         self._members[member.role, member.name] = member
 
     async def leave(self, member: Member) -> None:
-        if self._members.get((member.role, member.name)) == member:
+        known = self._members.get((member.role, member.name))
+        if known is not None and known.life == member.life:
             del self._members[member.role, member.name]
 
     async def members(self, role: str) -> list[Member]:
@@ -113,3 +82,24 @@ class MemoryOnce:
 
     async def claim(self, tenant: str, key: str, value: str) -> str:
         return self._values.setdefault((tenant, key), value)
+
+
+class MemoryPins:
+    """Implements `Pins`."""
+
+    def __init__(self) -> None:
+        self._pins: dict[ActorId, str] = {}
+
+    async def pin(self, actor: ActorId, host: str) -> None:
+        """Raises `LimitReached` past `LIMITS.pins_max`."""
+        if actor not in self._pins and len(self._pins) >= LIMITS.pins_max:
+            raise LimitReached(
+                f"{LIMITS.pins_max} actors are pinned.", next="Unpin some that may live anywhere."
+            )
+        self._pins[actor] = host
+
+    async def unpin(self, actor: ActorId) -> None:
+        self._pins.pop(actor, None)
+
+    async def pins(self) -> dict[ActorId, str]:
+        return dict(self._pins)

@@ -8,137 +8,195 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime
-from importlib.resources import files
 
 import asyncpg
 import msgspec
 
-from flotilla.core.errors import Conflict, FlotillaError, Misconfigured, Overloaded, Unavailable
-from flotilla.core.facts import Fact, Recorded
+from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
 from flotilla.core.ids import ActorId, actor_of
+from flotilla.core.journal import Append, Due, Entry, Snapshot, Stored
+from flotilla.core.reminders import Reminder, Repeat
+from flotilla.stores.postgres_batch import columns
+from flotilla.stores.postgres_keys import Keyring, Writer
+from flotilla.stores.postgres_letters import PostgresLetters
+from flotilla.stores.postgres_pool import APP_ROLE, migrate, open_pool, translated
+from flotilla.stores.sealing import Key, Safe, entry_place, snapshot_place
 
-APP_ROLE = "flotilla_app"
+__all__ = ["APP_ROLE", "PostgresJournal", "migrate", "open_journal"]
+
 BATCH_APPENDS_MAX = 512
 WAITING_APPENDS_MAX = 20_000
 UNFINISHED_READ_MAX = 10_000
-COMMAND_TIMEOUT_S = 10.0
-_MIGRATION_LOCK = 5_137_204
 
-_DOWN = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, TimeoutError)
-# Shut down or starting, deadlocked or cancelled, failed over to a replica: all pass by themselves.
-_PASSING = (
-    asyncpg.OperatorInterventionError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Fact).decode
+_APPEND = f"select append_facts({', '.join(f'${n}' for n in range(1, 23))})"
 
 
-class _Append(msgspec.Struct, frozen=True):
-    actor: ActorId
-    expected: int
-    facts: tuple[Fact, ...]
-    at: datetime
-    unfinished: bool
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
+    append: Append
     done: asyncio.Future[None]
 
 
 class PostgresJournal:
-    """Implements `Journal`. Make one with `open_journal`."""
+    """Implements `Journal`. Make one with `open_journal`. `letters` shares its connections."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, safe: Safe) -> None:
         self._pool = pool
-        self._waiting: list[_Append] = []
+        self._keys = Keyring(pool, safe)
+        self.letters = PostgresLetters(pool, self._keys)
+        self._waiting: list[_Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
 
-    async def append(
-        self, actor: ActorId, expected: int, facts: Sequence[Fact], *, at: datetime, unfinished: bool
-    ) -> None:
+    # -- writing
+
+    async def append(self, append: Append) -> None:
+        """Raises `Erased` if the actor's last entry was, besides what the port says."""
         if len(self._waiting) >= WAITING_APPENDS_MAX:
             raise Overloaded(f"{WAITING_APPENDS_MAX} appends wait for the journal.", retry_after_s=1.0)
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Append(actor, expected, tuple(facts), at, unfinished, done))
+        self._waiting.append(_Waiting(append, done))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
         await done
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH_APPENDS_MAX], self._waiting[BATCH_APPENDS_MAX:]
-            try:
-                await self._commit(batch)
-            except Conflict as conflict:
-                await self._commit_alone(batch, conflict)
-            except FlotillaError as error:
-                _settle(batch, error)
-            else:
-                _settle(batch, None)
+            size = _batch_size(self._waiting)
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            await self._try(batch)
 
-    async def _commit_alone(self, batch: Sequence[_Append], conflict: Conflict) -> None:
-        """One of the batch lost its race, so nothing was written: find out which."""
-        if len(batch) == 1:
-            return _settle(batch, conflict)
-        for append in batch:
-            try:
-                await self._commit([append])
-            except FlotillaError as error:
-                _settle([append], error)
-            else:
-                _settle([append], None)
-        return None
+    async def _try(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            await self._commit([waiting.append for waiting in batch])
+        except Unavailable as error:
+            _settle(batch, error)
+        except Exception as error:  # even a bug must leave nobody waiting
+            await self._halve(batch, error)
+        else:
+            _settle(batch, None)
 
-    async def _commit(self, batch: Sequence[_Append]) -> None:
+    async def _halve(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """One of the batch can't be written, so nothing was: find out which."""
+        if len(batch) > 1:
+            await self._try(batch[: len(batch) // 2])
+            await self._try(batch[len(batch) // 2 :])
+        elif isinstance(error, FlotillaError):
+            _settle(batch, error)
+        else:
+            broken = FlotillaError(f"An append broke the journal ({type(error).__name__}).")
+            broken.__cause__ = error
+            _settle(batch, broken)
+
+    async def _commit(self, batch: Sequence[Append]) -> None:
         # In one order everywhere: two hosts that lock the same keys in different orders would deadlock.
-        batch = sorted(batch, key=lambda append: (append.actor, append.expected))
-        rows = [(a, a.expected + i, fact) for a in batch for i, fact in enumerate(a.facts, 1)]
-        # An actor appends once a batch, unless its host lost track: then the later word stands.
-        state = {a.actor: a.unfinished for a in batch}
-        begun = [actor for actor, unfinished in state.items() if unfinished]
-        done = [actor for actor, unfinished in state.items() if not unfinished]
-        async with _translated():
-            await self._pool.execute(
-                "select append_facts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-                [a.actor.tenant for a, _, _ in rows],
-                [a.actor.key for a, _, _ in rows],
-                [seq for _, seq, _ in rows],
-                [fact.__struct_config__.tag for _, _, fact in rows],
-                [a.at for a, _, _ in rows],
-                [_encode(fact) for _, _, fact in rows],
-                [actor.tenant for actor in begun],
-                [actor.key for actor in begun],
-                [actor.tenant for actor in done],
-                [actor.key for actor in done],
-            )
+        batch = sorted(batch, key=lambda append: append.actor)
 
-    async def read(self, actor: ActorId, *, after: int = 0, limit: int | None = None) -> list[Recorded]:
-        async with _translated():
+        async def write(keys: Sequence[Key]) -> None:
+            async with translated():
+                await self._pool.execute(_APPEND, *columns(batch, keys))
+
+        await self._keys.using([Writer(a.actor, a.person, a.expected) for a in batch], write)
+
+    async def keep(self, actor: ActorId, snapshot: Snapshot, *, person: str = "") -> None:
+        """Raises `Conflict` if the snapshot is ahead of the record, `Erased` if a part of it was."""
+        place = snapshot_place(actor, snapshot.seq, snapshot.version)
+
+        async def write(keys: Sequence[Key]) -> None:
+            async with translated():
+                await self._pool.execute(
+                    "select keep_snapshot($1, $2, $3, $4, $5, $6)",
+                    actor.tenant,
+                    actor.key,
+                    snapshot.seq,
+                    snapshot.version,
+                    keys[0].id,
+                    keys[0].seal(snapshot.body, place),
+                )
+
+        await self._keys.using([Writer(actor, person, snapshot.seq)], write)
+
+    async def erase(self, tenant: str, person: str) -> bool:
+        """Besides, the person's dead letters and reminders go. `actor:KIND/NAME` is the name of an
+        actor's own key."""
+        name = self._keys.drop(tenant, person)
+        async with translated():
+            return await self._pool.fetchval("select erase_person($1, $2)", tenant, name)
+
+    # -- reading
+
+    async def load(self, actor: ActorId) -> tuple[Snapshot | None, list[Stored]]:
+        async with translated():
+            rows = await self._pool.fetch("select * from load_actor($1, $2)", actor.tenant, actor.key)
+        snapshot = None
+        if rows and rows[0]["type"] is None:
+            snapshot = self._snapshot(actor, rows.pop(0))
+        return snapshot, [self._stored(actor, row) for row in rows]
+
+    async def read(self, actor: ActorId, *, after: int = 0, limit: int | None = None) -> list[Stored]:
+        async with translated():
             rows = await self._pool.fetch(
                 "select * from read_facts($1, $2, $3, $4)", actor.tenant, actor.key, after, limit
             )
-        return [_recorded(row) for row in rows]
+        return [self._stored(actor, row) for row in rows]
+
+    def _stored(self, actor: ActorId, row: asyncpg.Record) -> Stored:
+        seq, type_, version = row["seq"], row["type"], row["version"]
+        body = self._keys.open(row, entry_place(actor, seq, type_, version))
+        return Stored(seq, row["at"], Entry(type_, version, body))
+
+    def _snapshot(self, actor: ActorId, row: asyncpg.Record) -> Snapshot:
+        seq, version = row["seq"], row["version"]
+        return Snapshot(seq, version, self._keys.open(row, snapshot_place(actor, seq, version)))
 
     async def unfinished(self) -> list[ActorId]:
-        async with _translated():
+        async with translated():
             rows = await self._pool.fetch("select * from unfinished_actors($1)", UNFINISHED_READ_MAX)
         return [actor_of(row["tenant"], row["actor"]) for row in rows]
 
     async def actors(
         self, tenant: str, kind: str, *, before: str | None = None, limit: int = 50
-    ) -> list[tuple[ActorId, list[Recorded]]]:
-        async with _translated():
+    ) -> list[tuple[ActorId, list[Stored]]]:
+        async with translated():
             rows = await self._pool.fetch(
                 "select * from list_actors($1, $2, $3, $4)", tenant, kind, before, limit
             )
-        found: dict[str, list[Recorded]] = {}
+        found: dict[ActorId, list[Stored]] = {}
         for row in rows:
-            found.setdefault(row["actor"], []).append(_recorded(row))
-        return [(actor_of(tenant, key), facts) for key, facts in found.items()]
+            actor = actor_of(tenant, row["actor"])
+            found.setdefault(actor, []).append(self._stored(actor, row))
+        return list(found.items())
+
+    async def due(self, before: datetime, buckets: Sequence[int], *, limit: int) -> list[Due]:
+        async with translated():
+            rows = await self._pool.fetch(
+                "select * from due_reminders($1, $2, $3)", before, sorted(set(buckets)), limit
+            )
+        return [
+            Due(
+                actor_of(row["tenant"], row["actor"]),
+                row["name"],
+                row["due"],
+                _repeat(row["repeat"]),
+                row["all_missed"],
+            )
+            for row in rows
+        ]
+
+    async def reminders(self, actor: ActorId) -> list[Reminder]:
+        async with translated():
+            rows = await self._pool.fetch("select * from read_reminders($1, $2)", actor.tenant, actor.key)
+        return [
+            Reminder(
+                name=row["name"],
+                due=row["due"],
+                repeat=_repeat(row["repeat"]),
+                all_missed=row["all_missed"],
+            )
+            for row in rows
+        ]
 
     async def ping(self) -> None:
-        async with _translated():
+        async with translated():
             await self._pool.execute("select 1")
 
     async def close(self) -> None:
@@ -147,117 +205,41 @@ class PostgresJournal:
         await self._pool.close()
 
 
-def _settle(batch: Sequence[_Append], error: FlotillaError | None) -> None:
-    for append in batch:
-        if append.done.done():  # its asker has gone
+def _batch_size(waiting: Sequence[_Waiting]) -> int:
+    """How many go into the next commit: an actor is in it once, so that its appends keep their order."""
+    actors: set[ActorId] = set()
+    for size, one in enumerate(waiting[:BATCH_APPENDS_MAX]):
+        if one.append.actor in actors:
+            return size
+        actors.add(one.append.actor)
+    return min(len(waiting), BATCH_APPENDS_MAX)
+
+
+def _settle(batch: Sequence[_Waiting], error: FlotillaError | None) -> None:
+    for waiting in batch:
+        if waiting.done.done():  # its asker has gone
             continue
         if error is None:
-            append.done.set_result(None)
+            waiting.done.set_result(None)
         else:
-            append.done.set_exception(error)
+            waiting.done.set_exception(error)
 
 
-def _recorded(row: asyncpg.Record) -> Recorded:
-    try:
-        return Recorded(seq=row["seq"], at=row["at"], fact=_decode(row["body"]))
-    except msgspec.DecodeError as error:
-        raise FlotillaError(f"Fact {row['seq']} can't be read: {error}.") from error
+def _repeat(text: str | None) -> Repeat | None:
+    return msgspec.json.decode(text, type=Repeat) if text else None
 
 
-@asynccontextmanager
-async def _translated():
-    try:
-        yield
-    except asyncpg.UniqueViolationError:
-        raise Conflict("Another host has written to this actor's journal.") from None
-    except asyncpg.InsufficientResourcesError as error:  # disk, memory, connections
-        raise Unavailable(
-            f"PostgreSQL is out of room: {error}.",
-            next="Free disk space or connections; nothing accepted is lost.",
-            retry_after_s=5.0,
-        ) from None
-    except (*_PASSING, *_DOWN) as error:
-        raise Unavailable(
-            f"PostgreSQL does not answer ({type(error).__name__}).",
-            next="Try again; nothing accepted is lost.",
-            retry_after_s=1.0,
-        ) from None
-    except asyncpg.PostgresError as error:
-        raise FlotillaError(f"PostgreSQL refused a statement: {error}") from error
+async def open_journal(url: str, *, secret: str, connections: int = 4) -> PostgresJournal:
+    """`secret` opens what is recorded: without it the record is lost.
 
-
-async def open_journal(url: str, *, connections: int = 4) -> PostgresJournal:
-    """Connects as a role that owns nothing, so that row-level security binds it.
-
-    Raises `Unavailable` if nothing answers, `Misconfigured` if the schema is missing.
+    Raises `Unavailable` if nothing answers, `Misconfigured` if the schema is missing, or if `secret` is
+    empty or not the one that the record was begun with.
     """
-    async with _translated_start(url):
-        pool = await asyncpg.create_pool(
-            url,
-            min_size=1,
-            max_size=connections,
-            command_timeout=COMMAND_TIMEOUT_S,
-            server_settings={"role": APP_ROLE, "application_name": "flotilla"},
-        )
-    return PostgresJournal(pool)
-
-
-async def migrate(url: str) -> list[str]:
-    """Brings the schema up to date; returns the names of the steps that were taken."""
-    async with _translated_start(url):
-        connection: asyncpg.Connection = await asyncpg.connect(url, timeout=10)
-        try:
-            await connection.execute("select pg_advisory_lock($1)", _MIGRATION_LOCK)
-            return await _take_steps(connection)
-        finally:
-            await connection.close()
-
-
-async def _take_steps(connection: asyncpg.Connection) -> list[str]:
-    await connection.execute(
-        "create table if not exists schema_steps (name text primary key, at timestamptz)"
-    )
-    taken = {row["name"] for row in await connection.fetch("select name from schema_steps")}
-    folder = files("flotilla.stores") / "schema"
-    new = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql") and f.name not in taken)
-    for name in new:
-        async with connection.transaction():
-            await connection.execute((folder / name).read_text())
-            await connection.execute("insert into schema_steps values ($1, now())", name)
-    await _grant(connection)
-    return new
-
-
-async def _grant(connection: asyncpg.Connection) -> None:
-    if not await connection.fetchval("select 1 from pg_roles where rolname = $1", APP_ROLE):
-        await connection.execute(f"create role {APP_ROLE} nologin")
-    await connection.execute(
-        f"grant {APP_ROLE} to current_user; grant usage on schema public to {APP_ROLE};"
-        f"grant select, insert on facts to {APP_ROLE};"
-        f"grant select, insert, delete on unfinished to {APP_ROLE}"
-    )
-
-
-@asynccontextmanager
-async def _translated_start(url: str):
-    """Errors of starting up speak to the operator."""
+    safe = Safe(secret)
+    pool = await open_pool(url, connections=connections)
     try:
-        yield
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise Misconfigured(
-            f"PostgreSQL refuses this user: {error}.", field="DATABASE_URL", next="Check user and password."
-        ) from None
-    except asyncpg.InvalidCatalogNameError as error:
-        raise Misconfigured(f"{error}.", field="DATABASE_URL", next="Create the database first.") from None
-    except (asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError) as error:
-        raise Misconfigured(
-            f"The database isn't ready: {error}.",
-            field="DATABASE_URL",
-            next=f"Give the user the right to create roles, or create {APP_ROLE} and grant it to the user.",
-        ) from None
-    except (asyncpg.CannotConnectNowError, *_DOWN) as error:
-        raise Unavailable(
-            f"No PostgreSQL answers at DATABASE_URL ({type(error).__name__}: {error}).",
-            field="DATABASE_URL",
-            next="Start it, or unset DATABASE_URL to use the embedded one.",
-        ) from None
+        await Keyring(pool, safe).check_secret()
+    except FlotillaError:
+        await pool.close()
+        raise
+    return PostgresJournal(pool, safe)

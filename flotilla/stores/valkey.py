@@ -15,12 +15,14 @@ import msgspec
 import redis.asyncio as redis
 from redis import exceptions
 
-from flotilla.core.errors import Conflict, Misconfigured, Overloaded, Unavailable
-from flotilla.core.ids import ActorId
+from flotilla.core.errors import Conflict, LimitReached, Misconfigured, Overloaded, Unavailable
+from flotilla.core.generation import Shown
+from flotilla.core.ids import ActorId, actor_of
 from flotilla.core.limits import LIMITS
 from flotilla.core.members import Member
 
 HOT_LOG_KEPT_S = 3600
+HOT_LOG_SEALED_S = 120  # no host that was declared dead writes again later than that
 BEAT_KEPT_MS = 3000
 WAITING_APPENDS_MAX = 20_000
 COMMAND_TIMEOUT_S = 2.0
@@ -28,19 +30,44 @@ CONNECTIONS_MAX = 16
 
 _DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
 
-# KEYS: the log. ARGV: bytes that are there, text, seconds to keep. Returns 1, or 0 if another writer was here.
+# What a sealed log begins with: a byte that no UTF-8 text begins with. Its text follows, unless it was dropped.
+_SEAL = b"\xff"
+
+# KEYS: the log. ARGV: seconds to keep, '1' to drop the text.
+_CLOSE = """
+local text = ARGV[2] ~= '1' and redis.call('GET', KEYS[1]) or ''
+if string.byte(text) ~= 255 then text = '\\255' .. text end
+redis.call('SET', KEYS[1], text, 'EX', ARGV[1])
+"""
+
+# KEYS: the log. ARGV: bytes that are there, text, seconds to keep. Returns 1, or 0 if another writer was
+# here or the log is sealed.
 _APPEND = """
-if redis.call('STRLEN', KEYS[1]) ~= tonumber(ARGV[1]) then return 0 end
+local there = redis.call('STRLEN', KEYS[1])
+if there ~= tonumber(ARGV[1]) then return 0 end
+if there > 0 and redis.call('GETRANGE', KEYS[1], 0, 0) == '\\255' then return 0 end
 redis.call('APPEND', KEYS[1], ARGV[2])
 if ARGV[1] == '0' then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return 1
 """
 
-# KEYS: the member's record, its role's names. ARGV: the record of the life that ends, its name.
+# KEYS: the member's record, its role's names. ARGV: the life that ends, its name.
 _LEAVE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local there = redis.call('GET', KEYS[1])
+if not there or cjson.decode(there).life ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('SREM', KEYS[2], ARGV[2])
+return 1
+"""
+
+_PINS = "flotilla:pins"
+
+# KEYS: the pins. ARGV: actor, host, how many there may be. Returns 0 if there are too many.
+_PIN = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
+    return 0
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """
 
@@ -92,6 +119,7 @@ class ValkeyHotLog:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._script = client.register_script(_APPEND)
+        self._close = client.register_script(_CLOSE)
         self._waiting: list[_HotAppend] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -121,14 +149,15 @@ class ValkeyHotLog:
             await self._script([append.key], [append.said, append.text, HOT_LOG_KEPT_S], client=pipeline)
         return await pipeline.execute(raise_on_error=False)
 
-    async def read(self, actor: ActorId, turn: str) -> str:
+    async def read(self, actor: ActorId, turn: str) -> Shown:
         async with _translated():
             value: Any = await self._client.get(_hot_key(actor, turn))
-        return value.decode() if value else ""
+        text = (value or b"").removeprefix(_SEAL)
+        return Shown(text.decode(), sealed=(value or b"").startswith(_SEAL))
 
-    async def forget(self, actor: ActorId, turn: str) -> None:
+    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> None:
         async with _translated():
-            await self._client.unlink(_hot_key(actor, turn))
+            await self._close([_hot_key(actor, turn)], [HOT_LOG_SEALED_S, int(forget)])
 
     async def ping(self) -> None:
         async with _translated():
@@ -172,7 +201,7 @@ class ValkeyDirectory:
     async def leave(self, member: Member) -> None:
         async with _translated():
             keys = [_member_key(member), _role_key(member.role)]
-            await self._leave(keys, [msgspec.json.encode(member), member.name])
+            await self._leave(keys, [member.life, member.name])
 
     async def members(self, role: str) -> list[Member]:
         async with _translated():
@@ -196,6 +225,37 @@ def _role_key(role: str) -> str:
 
 def _member_key(member: Member) -> str:
     return f"{_role_key(member.role)}:{member.name}"
+
+
+class ValkeyPins:
+    """Implements `Pins`: one hash, as every host reads all of it."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._pin = client.register_script(_PIN)
+
+    async def pin(self, actor: ActorId, host: str) -> None:
+        """Raises `LimitReached` past `LIMITS.pins_max`."""
+        async with _translated():
+            done = await self._pin([_PINS], [str(actor), host, LIMITS.pins_max])
+        if not done:
+            raise LimitReached(
+                f"{LIMITS.pins_max} actors are pinned.", next="Unpin some that may live anywhere."
+            )
+
+    async def unpin(self, actor: ActorId) -> None:
+        async with _translated():
+            await self._client.hdel(_PINS, str(actor))
+
+    async def pins(self) -> dict[ActorId, str]:
+        async with _translated():
+            found: Any = await self._client.hgetall(_PINS)
+        return {_actor(field.decode()): host.decode() for field, host in found.items()}
+
+
+def _actor(text: str) -> ActorId:
+    tenant, _, key = text.partition("/")
+    return actor_of(tenant, key)
 
 
 class ValkeyOnce:

@@ -8,15 +8,14 @@ from typing import Any
 import msgspec
 
 from flotilla.core.facts import (
-    Fact,
     HandoffRequested,
     MessageAccepted,
-    Recorded,
     ReplyCompleted,
     ReplyFailed,
     ReplyInterrupted,
     ReplyStarted,
 )
+from flotilla.core.ledger import Recorded
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,7 +38,7 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
 
 
-def _data(fact: Fact) -> dict[str, Any]:
+def _data(fact: Any) -> dict[str, Any]:
     match fact:
         case MessageAccepted():
             return {"id": fact.id, "text": fact.text}
@@ -58,8 +57,8 @@ def _data(fact: Fact) -> dict[str, Any]:
             return _without_turn(fact)
 
 
-def _without_turn(fact: Fact) -> dict[str, Any]:
-    names = fact.__struct_fields__
+def _without_turn(fact: Any) -> dict[str, Any]:
+    names: tuple[str, ...] = fact.__struct_fields__
     return {name: msgspec.to_builtins(getattr(fact, name)) for name in names if name != "turn"}
 
 
@@ -115,3 +114,5 @@ class Envelope(msgspec.Struct, frozen=True):
 
 open_envelope = msgspec.json.Decoder(Envelope).decode
 TURN_ENDS = frozenset({"reply.completed", "reply.failed", "reply.interrupted"})
+NOT_FOR_VISITORS = frozenset({"note.added"})
+"""What the customer never sees; where it was, the customer's numbers have a gap."""

@@ -19,6 +19,7 @@ from flotilla.core.errors import FlotillaError, Refused
 from flotilla.core.ids import ActorId
 from flotilla.core.limits import LIMITS
 from flotilla.views import events
+from flotilla.views.sessions import recorded
 from serve import auth, streams
 from serve.auth import Anyone
 from serve.bodies import check_text, parse_place
@@ -48,7 +49,8 @@ async def stream(
     field = "Last-Event-ID" if last_event_id else "after"
     seq, offset = parse_place(last_event_id or after, field=field)
     await streams.check_place(doors, actor, seq)
-    return streams.sse(OPEN_STREAMS.counted(streams.live(doors, actor, seq, offset)))
+    frames = streams.live(doors, actor, seq, offset, visitor=who.visitor)
+    return streams.sse(OPEN_STREAMS.counted(frames))
 
 
 @router.websocket("/{session}/ws")
@@ -57,13 +59,14 @@ async def socket(ws: WebSocket, session: str, after: str | None = None) -> None:
     chosen = next((name for name in offered if name.startswith(auth.SUBPROTOCOL)), None)
     await ws.accept(subprotocol=chosen)
     try:
-        actor = auth.identify(ws).actor(session)
+        who = auth.identify(ws)
+        actor = who.actor(session)
         seq, offset = parse_place(after, field="after")
         await streams.check_place(doors_of(ws), actor, seq)
     except FlotillaError as error:
         return await _turn_away(ws, error)
     with OPEN_SOCKETS.track_inprogress():
-        await _Socket(ws, doors_of(ws), actor).run(seq, offset)
+        await _Socket(ws, doors_of(ws), actor, visitor=who.visitor).run(seq, offset)
     return None
 
 
@@ -86,10 +89,11 @@ class _Gone(Exception):
 class _Socket:
     """One open socket: events out, frames in, until either side is done."""
 
-    def __init__(self, ws: WebSocket, doors: Doors, actor: ActorId) -> None:
+    def __init__(self, ws: WebSocket, doors: Doors, actor: ActorId, *, visitor: bool) -> None:
         self._ws = ws
         self._doors = doors
         self._actor = actor
+        self._visitor = visitor
         self._unreadable = 0
 
     async def run(self, after: int, offset: int) -> None:
@@ -107,7 +111,8 @@ class _Socket:
 
     async def _write(self, after: int, offset: int) -> None:
         try:
-            async with aclosing(streams.live(self._doors, self._actor, after, offset)) as frames:
+            live = streams.live(self._doors, self._actor, after, offset, visitor=self._visitor)
+            async with aclosing(live) as frames:
                 async for frame in frames:
                     await self._send(frame.json.decode())
         except FlotillaError as error:  # a reader too slow, say: it may come back
@@ -129,10 +134,10 @@ class _Socket:
 
     async def _take(self, text: str | None) -> None:
         match self._parse(text):
-            case web.Message(id=id, text=words):
-                await self._refusable(id, self._post(id, words))
+            case web.Message() as message:
+                await self._refusable(message.id, self._post(message))
             case web.Interrupt():
-                await self._doors.fleet.interrupt(self._actor)
+                await self._doors.fleet.ask(self._actor, signals.Interrupt())
             case web.Ping():
                 await self._send('{"type":"pong"}')
             case web.Typing():
@@ -154,16 +159,18 @@ class _Socket:
         self._unreadable = 0
         return frame
 
-    async def _post(self, id: str, text: str) -> None:
+    async def _post(self, message: web.Message) -> None:
         began = time.monotonic()
-        check_text(text)
+        check_text(message.text)
         waited_ms = (time.monotonic() - began) * 1000
-        post = signals.Post(id=id, text=text, waited_ms=waited_ms)
-        accepted = await self._doors.fleet.post(self._actor, post)
+        post = signals.Post(
+            id=message.id, text=message.text, waited_ms=waited_ms, while_talking=message.while_talking
+        )
+        accepted = await self._doors.fleet.ask(self._actor, post)
         if accepted.again:  # the first answer may have been lost with the last socket
             journal = await self._doors.journal()
-            for recorded in await journal.read(self._actor, after=accepted.seq - 1, limit=1):
-                await self._send(msgspec.json.encode(events.event(recorded)).decode())
+            for stored in await journal.read(self._actor, after=accepted.seq - 1, limit=1):
+                await self._send(msgspec.json.encode(events.event(recorded(stored))).decode())
 
     async def _send(self, text: str) -> None:
         try:

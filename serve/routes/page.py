@@ -58,7 +58,7 @@ async def visit(request: Request, body: Visit) -> Response:
             f"There is no agent {body.agent!r}.", field="agent", next=f"Known: {', '.join(AGENTS)}."
         )
     who = Principal(tenant=DEV_TENANT)
-    view = await doors.fleet.open(who.actor(new_id("s")), signals.Open(agent=agent.name, channel="web"))
+    view = await doors.fleet.ask(who.actor(new_id("s")), signals.Open(agent=agent.name, channel="web"))
     shown = with_token(doors, who, view)
     return json(
         {

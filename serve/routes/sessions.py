@@ -12,14 +12,15 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from flotilla.core import signals
 from flotilla.core.agents import DEFAULT_AGENT
-from flotilla.core.errors import Conflict, NotFound
+from flotilla.core.errors import Conflict, NotFound, Refused
 from flotilla.core.ids import ActorId, new_id
 from flotilla.core.limits import LIMITS
+from flotilla.core.ports import Journal
 from flotilla.views import events
-from flotilla.views.sessions import listed
+from flotilla.views.sessions import listed, recorded
 from serve import auth, streams
 from serve.auth import Anyone, Principal, Tenant
-from serve.bodies import OpenSession, PostMessage, check_metadata, check_text
+from serve.bodies import Handoff, NoteBody, OpenSession, PostMessage, check_metadata, check_text
 from serve.doors import doors_of
 from serve.wiring import Doors
 
@@ -41,7 +42,7 @@ async def open_session(
     doors = doors_of(request)
     check_metadata(body.metadata)
     name = await _session_name(doors, who.tenant, idempotency_key, body)
-    view = await doors.fleet.open(who.actor(name), opening(body))
+    view = await doors.fleet.ask(who.actor(name), opening(body))
     return json(with_token(doors, who, view), 201)
 
 
@@ -92,18 +93,18 @@ async def list_sessions(
 
 @router.get("/{session}")
 async def get_session(request: Request, who: Anyone, session: str) -> Response:
-    return json(await doors_of(request).fleet.describe(who.actor(session)))
+    return json(await doors_of(request).fleet.ask(who.actor(session), signals.Describe()))
 
 
 @router.delete("/{session}")
 async def close_session(request: Request, who: Anyone, session: str) -> Response:
-    return json(await doors_of(request).fleet.close(who.actor(session)))
+    return json(await doors_of(request).fleet.ask(who.actor(session), signals.Close()))
 
 
 @router.post("/{session}/interrupt")
 async def interrupt(request: Request, who: Anyone, session: str) -> Response:
     """Stops the running reply; what was said stays. `turn` is null if nothing was running."""
-    return json(await doors_of(request).fleet.interrupt(who.actor(session)))
+    return json(await doors_of(request).fleet.ask(who.actor(session), signals.Interrupt()))
 
 
 @router.post("/{session}/messages", status_code=202)
@@ -111,17 +112,35 @@ async def post_message(
     request: Request, who: Anyone, session: str, body: PostMessage, wait: bool = False
 ) -> Response:
     """202 `{seq, turn}` once the message is in the record; with `?wait=true` 200 and the finished
-    reply; with `Accept: text/event-stream` the events of its turn."""
+    reply; with `Accept: text/event-stream` the events of its turn. `turn` is null if a person answers.
+
+    With `as` it is what that person says to the customer, who must have accepted the session."""
     began = time.monotonic()
     doors, actor = doors_of(request), who.actor(session)
     check_text(body.text)
+    if body.person is not None:
+        return await _speak(doors, who, actor, body, body.person)
     waited_ms = (time.monotonic() - began) * 1000
-    accepted = await doors.fleet.post(actor, signals.Post(id=body.id, text=body.text, waited_ms=waited_ms))
+    post = signals.Post(id=body.id, text=body.text, waited_ms=waited_ms, while_talking=body.while_talking)
+    accepted = await doors.fleet.ask(actor, post)
     if "text/event-stream" in request.headers.get("accept", ""):
         return streams.sse(streams.turn(doors, actor, accepted))
-    if wait:
+    if wait and accepted.turn:
         return await _reply(doors, actor, accepted)
-    return json({"seq": accepted.seq, "turn": accepted.turn}, 202)
+    return json({"seq": accepted.seq, "turn": accepted.turn or None}, 202)
+
+
+async def _speak(doors: Doors, who: Principal, actor: ActorId, body: PostMessage, person: str) -> Response:
+    auth.check_key(who)
+    check_text(person, field="as")
+    if body.while_talking is not None:
+        raise Refused(
+            "`while_talking` is about messages to the agent.",
+            field="while_talking",
+            next="Leave it out of a person's message.",
+        )
+    accepted = await doors.fleet.ask(actor, signals.Speak(person=person, id=body.id, text=body.text))
+    return json({"seq": accepted.seq, "turn": None}, 202)
 
 
 async def _reply(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> Response:
@@ -129,6 +148,37 @@ async def _reply(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> Re
         if frame.offset is None and events.open_envelope(frame.json).type in events.TURN_ENDS:
             return Response(frame.json, media_type="application/json")
     raise NotFound("The turn has no end in the record.")
+
+
+@router.post("/{session}/notes", status_code=202)
+async def add_note(request: Request, who: Tenant, session: str, body: NoteBody) -> Response:
+    """202 `{seq}`. For other persons and programs; the customer never sees it."""
+    check_text(body.text)
+    check_text(body.person, field="person")
+    note = signals.Note(person=body.person, id=body.id, text=body.text)
+    accepted = await doors_of(request).fleet.ask(who.actor(session), note)
+    return json({"seq": accepted.seq}, 202)
+
+
+@router.post("/{session}/handoff")
+async def handoff(request: Request, who: Anyone, session: str, body: Handoff) -> Response:
+    """Asks for a person, takes the session over from its agent, or gives it back; answers with the
+    session. A visitor may ask for a person and no more."""
+    return json(await doors_of(request).fleet.ask(who.actor(session), _handed(who, body)))
+
+
+def _handed(who: Principal, body: Handoff) -> signals.RequestPerson | signals.Accept | signals.Return:
+    check_text(body.reason, field="reason")
+    if body.action == "request":
+        return signals.RequestPerson(reason=body.reason)
+    auth.check_key(who)
+    if body.person is None:
+        raise Refused(
+            f"`person` is needed to {body.action}.", field="person", next="Send the name of the person."
+        )
+    check_text(body.person, field="person")
+    message = signals.Accept if body.action == "accept" else signals.Return
+    return message(person=body.person)
 
 
 @router.get("/{session}/events")
@@ -139,10 +189,24 @@ async def list_events(
     after: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = LIMITS.page_max,
 ) -> Response:
-    """The durable events, in order."""
+    """The durable events, in order; for a visitor without what is not for the customer."""
     doors, actor = doors_of(request), who.actor(session)
-    journal = await doors.journal()
-    found = await journal.read(actor, after=after, limit=limit)
+    found = await _visible(await doors.journal(), actor, after, limit, visitor=who.visitor)
     if not found:
-        await doors.fleet.describe(actor)  # an unknown session is 404, not an empty page
-    return json({"events": [events.event(recorded) for recorded in found]})
+        await doors.fleet.ask(actor, signals.Describe())  # an unknown session is 404, not an empty page
+    return json({"events": found})
+
+
+async def _visible(
+    journal: Journal, actor: ActorId, after: int, limit: int, *, visitor: bool
+) -> list[dict[str, Any]]:
+    """A page is only short at the end, whatever was left out of it: a client stops at a short one."""
+    hidden = events.NOT_FOR_VISITORS if visitor else frozenset[str]()
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await journal.read(actor, after=after, limit=limit)
+        shown = [events.event(recorded(stored)) for stored in page]
+        found += [event for event in shown if event["type"] not in hidden]
+        if len(page) < limit or len(found) >= limit:
+            return found[:limit]
+        after = page[-1].seq

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import pytest
+import uvloop
 
 from actors.link import Link, Links, Listener, connect
 from flotilla.core.errors import FlotillaError, LimitReached, NotFound, Unavailable
@@ -16,6 +17,13 @@ from flotilla.core.limits import LIMITS
 
 TOKEN = "secret"
 WINDOW = LIMITS.link_window_items
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Ray's async actors run on uvloop; tests and tools on asyncio's own."""
+    return request.param()
 
 
 class Server:
@@ -216,7 +224,7 @@ async def speak(address: str, *frames: bytes) -> bytes | None:
 
 
 def frame(op: int, stream: int, body: bytes, length: int | None = None) -> bytes:
-    return struct.pack(">IBI", len(body) if length is None else length, op, stream) + body
+    return struct.pack(">IBQ", len(body) if length is None else length, op, stream) + body
 
 
 HELLO = frame(0, 0, TOKEN.encode())

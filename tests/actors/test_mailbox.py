@@ -1,81 +1,83 @@
-"""What waits for an actor: bounded, in order, control first."""
+"""What waits for an actor."""
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from actors.mailbox import Mailbox
-from flotilla.core.errors import LimitReached
+from actors.mailbox import Envelope, Mailbox
+from actors.tickets import Promise
+from flotilla.core import signals
+from flotilla.core.errors import MailboxFull
 from flotilla.core.generation import Usage
-from flotilla.core.signals import Close, Describe, Generated, Interrupt, Post, Signal, Streamed
 
 
-def drain(mailbox: Mailbox) -> list[Signal]:
-    return [mailbox.take()[0] for _ in range(len(mailbox))]
+def put(box: Mailbox, *heard: object, bounded: bool = False) -> None:
+    for signal in heard:
+        box.put(Envelope(signal), bounded=bounded)
 
 
-def said(text: str, turn: str = "t_1") -> Streamed:
-    return Streamed(turn=turn, text=text)
+def taken(box: Mailbox) -> list[object]:
+    return [box.take().signal for _ in range(len(box))]
 
 
-async def ticket() -> asyncio.Future:
-    return asyncio.get_running_loop().create_future()
+def streamed(text: str, run: str = "t_1") -> signals.Streamed:
+    return signals.Streamed(turn="t_1", run=run, text=text)
 
 
-def test_signals_come_out_as_they_went_in() -> None:
-    mailbox, posts = Mailbox(), [Post(id=f"c-{n}", text="x") for n in range(5)]
-    for post in posts:
-        mailbox.put(post)
-    assert drain(mailbox) == posts and not mailbox
+def post(id: str) -> signals.Post:
+    return signals.Post(id=id, text="Hello")
 
 
-def test_a_stop_and_a_close_overtake_what_waits_and_keep_their_order() -> None:
-    mailbox = Mailbox()
-    for signal in (said("a"), Post(id="c", text="x"), Interrupt(), Close(), Interrupt()):
-        mailbox.put(signal)
-    assert [type(s) for s in drain(mailbox)] == [Interrupt, Close, Interrupt, Streamed, Post]
+DONE = signals.Generated(turn="t_1", run="t_1", usage=Usage())
 
 
-def test_text_behind_text_of_the_same_turn_is_one_signal() -> None:
-    mailbox = Mailbox()
-    for signal in (said("a"), said("b"), said("c", "t_2"), said("d"), Describe(), said("e"), said("f")):
-        mailbox.put(signal)
-    assert drain(mailbox) == [said("ab"), said("c", "t_2"), said("d"), Describe(), said("ef")]
+async def test_signals_come_out_as_they_went_in() -> None:
+    box = Mailbox(8)
+    put(box, post("1"), DONE, post("2"))
+    assert taken(box) == [post("1"), DONE, post("2")] and not len(box)
 
 
-def test_the_end_of_a_text_stays_behind_it() -> None:
-    mailbox = Mailbox()
-    end = Generated(turn="t_1", usage=Usage())
-    for signal in (said("a"), said("b"), end):
-        mailbox.put(signal)
-    assert drain(mailbox) == [said("ab"), end]
+async def test_control_overtakes_what_waits_and_keeps_its_order() -> None:
+    box = Mailbox(8)
+    put(box, post("1"), signals.Interrupt(), post("2"), signals.Close())
+    assert taken(box) == [signals.Interrupt(), signals.Close(), post("1"), post("2")]
 
 
-async def test_past_the_limit_an_ask_is_refused_and_the_actors_own_work_gets_in() -> None:
-    mailbox = Mailbox(signals_max=2)
-    for id in ("c-1", "c-2"):
-        mailbox.put(Post(id=id, text="x"), await ticket())
-    with pytest.raises(LimitReached) as caught:
-        mailbox.put(Post(id="c-3", text="x"), await ticket())
-    assert caught.value.retry_after_s
-    mailbox.put(Generated(turn="t_1", usage=Usage()))
-    assert len(mailbox) == 3
+async def test_text_behind_text_of_the_same_run_is_one_signal() -> None:
+    box = Mailbox(8)
+    put(box, streamed("a"), streamed("b"), streamed("c", "t_1.2"), DONE, streamed("d"))
+    assert taken(box) == [streamed("ab"), streamed("c", "t_1.2"), DONE, streamed("d")]
 
 
-async def test_a_stop_gets_in_where_the_mailbox_is_full() -> None:
-    """A stop must reach an actor that talks, however much waits for it."""
-    mailbox = Mailbox(signals_max=1)
-    mailbox.put(Post(id="c-1", text="x"), await ticket())
-    mailbox.put(Interrupt(), await ticket())
-    assert mailbox.take()[0] == Interrupt()
+async def test_past_the_limit_a_message_is_refused_and_the_actors_own_work_gets_in() -> None:
+    box = Mailbox(2)
+    put(box, post("1"), post("2"), bounded=True)
+    with pytest.raises(MailboxFull, match="2 messages wait"):
+        put(box, post("3"), bounded=True)
+    put(box, streamed("a"))
+    put(box, signals.Interrupt(), bounded=True)  # a stop gets in where the turns are full
+    assert len(box) == 4
+
+
+async def test_what_is_put_back_is_first_in_its_line() -> None:
+    box = Mailbox(8)
+    put(box, post("1"), post("2"), signals.Interrupt())
+    box.put_back(Envelope(post("0")))
+    assert taken(box) == [signals.Interrupt(), post("0"), post("1"), post("2")]
+
+
+async def test_reports_can_be_dropped_and_whoever_waits_stays() -> None:
+    box = Mailbox(8)
+    waiting = Envelope(post("1"), Promise())
+    put(box, streamed("a"))
+    box.put(waiting, bounded=True)
+    box.drop(lambda signal: True)
+    assert box.take() is waiting and not len(box)
 
 
 async def test_whoever_waits_is_found_when_it_is_emptied() -> None:
-    mailbox, tickets = Mailbox(), [await ticket() for _ in range(3)]
-    mailbox.put(Post(id="c", text="x"), tickets[0])
-    mailbox.put(said("a"))
-    mailbox.put(Interrupt(), tickets[1])
-    mailbox.put(Describe(), tickets[2])
-    assert set(mailbox.take_tickets()) == set(tickets) and not mailbox
+    box = Mailbox(8)
+    asked = [Envelope(signals.Interrupt(), Promise()), Envelope(post("1"), Promise())]
+    for envelope in reversed(asked):
+        box.put(envelope, bounded=True)
+    assert box.take_all() == asked and not len(box) and box.types() == []

@@ -55,11 +55,16 @@ def test_a_message_comes_out_as_it_went_in(id: str, text: str) -> None:
     ("text", "frame"),
     [
         ('{"type":"interrupt"}', web.Interrupt()),
+        (
+            '{"type":"message","id":"c","text":"x","while_talking":"merge"}',
+            web.Message(id="c", text="x", while_talking="merge"),
+        ),
+        ('{"type":"message","id":"c","text":"x","while_talking":null}', web.Message(id="c", text="x")),
         (' {"type": "typing", "since": 5}\n', web.Typing()),
         ('{"n":[{}],"type":"ping"}', web.Ping()),
     ],
 )
-def test_control_frames_are_read_and_unknown_fields_ignored(text: str, frame: web.Frame) -> None:
+def test_frames_are_read_and_unknown_fields_ignored(text: str, frame: web.Frame) -> None:
     assert web.parse(text) == frame
 
 
@@ -68,6 +73,8 @@ def test_control_frames_are_read_and_unknown_fields_ignored(text: str, frame: we
     [
         ('{"type":"message","id":"c","text":5}', "text"),
         ('{"type":"message","id":null,"text":"x"}', "id"),
+        ('{"type":"message","id":"c","text":"x","while_talking":"shout"}', "while_talking"),
+        ('{"type":"message","id":"c","text":"x","while_talking":1}', "while_talking"),
         ('{"type":"shout"}', "type"),
         ('{"type":"message"}', None),
         ("", None),

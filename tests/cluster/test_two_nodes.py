@@ -16,7 +16,7 @@ from flotilla.cli import raynode
 from flotilla.cli.local import free_port
 from tests.fleet import BANK, QUESTION, ROOT, TestFleet, join, receive
 
-HEAD = {"host": 1, "gateway": 1, "librarian": 1, "model": 1}
+HEAD = {"host": 1, "gateway": 1, "librarian": 1, "model": 1, "controller": 1}
 WORKER = {"host": 1}
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from flotilla.core.ports import Directory, HotLog, Journal, Once
+from flotilla.core.ports import Directory, HotLog, Journal, Letters, Once, Pins
 from flotilla.stores import valkey
 from flotilla.stores.embedded import Postgres, Valkey
-from flotilla.stores.memory import MemoryDirectory, MemoryHotLog, MemoryJournal, MemoryOnce
-from flotilla.stores.postgres import migrate, open_journal
+from flotilla.stores.memory import MemoryDirectory, MemoryHotLog, MemoryJournal, MemoryOnce, MemoryPins
+from flotilla.stores.postgres import PostgresJournal, migrate, open_journal
+from tests.contracts.record import SECRET
 
 
 @pytest.fixture(scope="session")
@@ -42,16 +43,35 @@ def valkey_server(store_folder: Path) -> Iterator[Valkey]:
     server.stop()
 
 
+@pytest.fixture
+async def postgres_journal(postgres_server: Postgres) -> AsyncIterator[PostgresJournal]:
+    await migrate(postgres_server.url)
+    opened = await open_journal(postgres_server.url, secret=SECRET)
+    yield opened
+    await opened.close()
+
+
 @pytest.fixture(params=["memory", "postgres"])
-async def journal(request: pytest.FixtureRequest) -> AsyncIterator[Journal]:
+async def recorder(request: pytest.FixtureRequest) -> AsyncIterator[MemoryJournal | PostgresJournal]:
+    """A journal with its letters."""
     if request.param == "memory":
         yield MemoryJournal()
         return
     server: Postgres = request.getfixturevalue("postgres_server")
     await migrate(server.url)
-    opened = await open_journal(server.url)
+    opened = await open_journal(server.url, secret=SECRET)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def journal(recorder: MemoryJournal | PostgresJournal) -> Journal:
+    return recorder
+
+
+@pytest.fixture
+def letters(recorder: MemoryJournal | PostgresJournal) -> Letters:
+    return recorder.letters
 
 
 @pytest.fixture(params=["memory", "valkey"])
@@ -81,4 +101,15 @@ async def once(request: pytest.FixtureRequest) -> AsyncIterator[Once]:
         return
     client = valkey.connect(request.getfixturevalue("valkey_server").url)
     yield valkey.ValkeyOnce(client)
+    await client.aclose()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def pins(request: pytest.FixtureRequest) -> AsyncIterator[Pins]:
+    if request.param == "memory":
+        yield MemoryPins()
+        return
+    client = valkey.connect(request.getfixturevalue("valkey_server").url)
+    await client.delete("flotilla:pins")
+    yield valkey.ValkeyPins(client)
     await client.aclose()

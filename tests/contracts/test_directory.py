@@ -60,6 +60,16 @@ async def test_the_leave_of_an_old_life_does_not_take_the_new_one_along(
     assert [m.life for m in await directory.members(role)] == ["l-2"]
 
 
+async def test_who_leaves_is_gone_though_its_load_has_changed_since_its_last_beat(
+    directory: Directory, role: str
+) -> None:
+    told = msgspec.structs.replace(member(role), load={"turns": 3.5})
+    await directory.beat(told)
+    assert await directory.members(role) == [told]
+    await directory.leave(msgspec.structs.replace(told, state="draining", load={"turns": 0.0}))
+    assert await directory.members(role) == []
+
+
 async def test_a_member_that_stops_beating_expires_and_comes_back_with_a_beat(
     valkey_server: Valkey, role: str
 ) -> None:

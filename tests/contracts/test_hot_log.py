@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flotilla.core.errors import Conflict, Unavailable
+from flotilla.core.generation import Shown
 from flotilla.core.ids import ActorId, new_id
 from flotilla.core.ports import HotLog
 from flotilla.stores import valkey
@@ -32,7 +33,7 @@ async def write(log: HotLog, id: ActorId, pieces: list[str], turn: str = "t_1") 
 async def test_text_of_any_letters_joins_in_order(hot_log: HotLog) -> None:
     id = actor()
     await write(hot_log, id, ODD)
-    assert await hot_log.read(id, "t_1") == "".join(ODD)
+    assert (await hot_log.read(id, "t_1")).text == "".join(ODD)
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,11 +41,11 @@ async def test_text_of_any_letters_joins_in_order(hot_log: HotLog) -> None:
 async def test_any_text_joins_in_memory(pieces: list[str]) -> None:
     log, id = MemoryHotLog(), actor()
     await write(log, id, pieces)
-    assert await log.read(id, "t_1") == "".join(pieces)
+    assert (await log.read(id, "t_1")).text == "".join(pieces)
 
 
 async def test_nothing_said_reads_as_empty(hot_log: HotLog) -> None:
-    assert await hot_log.read(actor(), "t_1") == ""
+    assert (await hot_log.read(actor(), "t_1")).text == ""
 
 
 @pytest.mark.parametrize("said", [0, 3, 6, 8, 100], ids=lambda said: f"{said} bytes")
@@ -53,7 +54,7 @@ async def test_a_writer_that_believes_in_another_length_conflicts(hot_log: HotLo
     await write(hot_log, id, ["日本", "!"])  # 7 bytes, 3 characters
     with pytest.raises(Conflict):
         await hot_log.append(id, "t_1", said, "x")
-    assert await hot_log.read(id, "t_1") == "日本!"
+    assert (await hot_log.read(id, "t_1")).text == "日本!"
 
 
 async def test_of_two_writers_at_one_place_one_wins(hot_log: HotLog) -> None:
@@ -63,7 +64,7 @@ async def test_of_two_writers_at_one_place_one_wins(hot_log: HotLog) -> None:
             *(hot_log.append(id, "t_1", 0, text) for text in "abc"), return_exceptions=True
         )
         assert done.count(None) == 1 and sum(isinstance(outcome, Conflict) for outcome in done) == 2
-        assert await hot_log.read(id, "t_1") == "abc"[done.index(None)]
+        assert (await hot_log.read(id, "t_1")).text == "abc"[done.index(None)]
 
 
 async def test_a_conflict_fails_only_its_own_reply(hot_log: HotLog) -> None:
@@ -74,31 +75,52 @@ async def test_a_conflict_fails_only_its_own_reply(hot_log: HotLog) -> None:
         return_exceptions=True,
     )
     assert isinstance(done.pop(), Conflict) and done == [None] * 50
-    assert [await hot_log.read(id, "t_1") for id in others] == ["ok"] * 50
+    assert [(await hot_log.read(id, "t_1")).text for id in others] == ["ok"] * 50
 
 
-async def test_many_replies_at_once_are_read_and_forgotten(hot_log: HotLog) -> None:
+async def test_many_replies_at_once_are_read_and_sealed(hot_log: HotLog) -> None:
     ids = [actor() for _ in range(100)]
     await asyncio.gather(*(hot_log.append(id, "t_1", 0, "x") for id in ids))
-    assert await asyncio.gather(*(hot_log.read(id, "t_1") for id in ids)) == ["x"] * 100
-    await asyncio.gather(*(hot_log.forget(id, "t_1") for id in ids))
+    assert await asyncio.gather(*(hot_log.read(id, "t_1") for id in ids)) == [Shown("x")] * 100
+    await asyncio.gather(*(hot_log.seal(id, "t_1") for id in ids))
 
 
 async def test_turns_and_tenants_are_apart(hot_log: HotLog) -> None:
     mine = actor("t1")
     theirs = ActorId("t2", mine.kind, mine.name)
     await hot_log.append(mine, "t_1", 0, "mine")
-    assert await hot_log.read(theirs, "t_1") == "" and await hot_log.read(mine, "t_2") == ""
+    assert await hot_log.read(theirs, "t_1") == Shown() and await hot_log.read(mine, "t_2") == Shown()
 
 
-async def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(hot_log: HotLog) -> None:
+@pytest.mark.parametrize("text", ["", "a", "日本"])
+@pytest.mark.parametrize("forget", [False, True])
+async def test_a_sealed_log_takes_no_text_from_anybody(hot_log: HotLog, text: str, forget: bool) -> None:
     id = actor()
-    await hot_log.append(id, "t_1", 0, "a")
+    await hot_log.append(id, "t_1", 0, text)
     for _ in range(2):
-        await hot_log.forget(id, "t_1")
-        assert await hot_log.read(id, "t_1") == ""
-    await hot_log.append(id, "t_1", 0, "b")
-    assert await hot_log.read(id, "t_1") == "b"
+        await hot_log.seal(id, "t_1", forget=forget)
+        assert await hot_log.read(id, "t_1") == Shown("" if forget else text, sealed=True)
+        for said in (0, 1, len(text.encode()), 4):
+            with pytest.raises(Conflict):
+                await hot_log.append(id, "t_1", said, "b")
+    await hot_log.append(id, "t_2", 0, "the next turn")
+
+
+async def test_a_log_that_nobody_wrote_to_can_be_sealed(hot_log: HotLog) -> None:
+    id = actor()
+    await hot_log.seal(id, "t_1")
+    with pytest.raises(Conflict):
+        await hot_log.append(id, "t_1", 0, "late")
+
+
+async def test_a_seal_in_valkey_expires_long_after_a_dead_host_could_write(valkey_server: Valkey) -> None:
+    client = valkey.connect(valkey_server.url)
+    log, id = valkey.ValkeyHotLog(client), actor()
+    await write(log, id, ["a"])
+    await log.seal(id, "t_1")
+    (key,) = await client.keys(f"*{id.name}*")
+    assert valkey.HOT_LOG_SEALED_S - 10 < await client.ttl(key) <= valkey.HOT_LOG_SEALED_S
+    await log.close()
 
 
 async def test_a_reply_in_valkey_expires(valkey_server: Valkey) -> None:
@@ -127,7 +149,7 @@ async def test_while_valkey_is_down_calls_are_unavailable_and_then_work_again(va
         for call in (
             log.append(id, "t_1", 7, "x"),
             log.read(id, "t_1"),
-            log.forget(id, "t_1"),
+            log.seal(id, "t_1"),
             log.ping(),
         ):
             with pytest.raises(Unavailable):
@@ -136,5 +158,5 @@ async def test_while_valkey_is_down_calls_are_unavailable_and_then_work_again(va
         valkey_server.start()
     await log.ping()
     await log.append(id, "t_1", 7, "after")
-    assert await log.read(id, "t_1") == "before after"
+    assert (await log.read(id, "t_1")).text == "before after"
     await log.close()

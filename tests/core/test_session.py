@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from flotilla.core import signals
+from flotilla.core.effects import Answer, Effect, Record, Signal, Stop
 from flotilla.core.errors import Conflict, LimitReached, NotFound, Refused
 from flotilla.core.facts import (
     HandoffRequested,
@@ -19,13 +20,13 @@ from flotilla.core.generation import Usage
 from flotilla.core.limits import Limits
 from flotilla.core.policy import intents
 from flotilla.core.session import Session
-from flotilla.core.signals import Answer, Generate, Record, Retrieve, Say, Stop
-from tests.build import MADE_UP, QUESTION, World, check, hit, problem, state
+from flotilla.core.signals import Generate, Retrieve, Say, Seal
+from tests.build import MADE_UP, ME, QUESTION, World, check, hit, problem, state
 
 FEW = Limits(pending_turns_max=2, messages_per_session_max=3)
 
 
-def kinds(effects: tuple[signals.Effect, ...]) -> list[type]:
+def kinds(effects: tuple[Effect, ...]) -> list[type]:
     return [type(effect) for effect in effects]
 
 
@@ -134,12 +135,22 @@ def test_an_unknown_agent_is_not_found_and_nothing_is_opened() -> None:
 
 @pytest.mark.parametrize(
     "ask",
-    [signals.Post(id="c", text="x"), signals.Interrupt(), signals.Close(), signals.Describe()],
+    [
+        signals.Post(id="c", text="x"),
+        signals.Interrupt(),
+        signals.Close(),
+        signals.Describe(),
+        signals.RequestPerson(),
+        signals.Accept(person="Ann"),
+        signals.Return(person="Ann"),
+        signals.Speak(person="Ann", id="p", text="x"),
+        signals.Note(person="Ann", id="p", text="x"),
+    ],
     ids=lambda ask: type(ask).__name__,
 )
 def test_an_unopened_session_is_not_found(ask: signals.Ask) -> None:
     with pytest.raises(NotFound):
-        Session("s_1").on(ask)
+        Session(id=ME).on(ask)
 
 
 def test_opening_again_shows_the_session_as_it_is() -> None:
@@ -200,7 +211,7 @@ def test_an_interrupt_keeps_what_was_said_and_starts_the_next_turn() -> None:
     for _ in range(3):
         world.step()
     said = world.session.said
-    assert kinds(world.feed(signals.Interrupt())) == [Stop, Record, Answer, Retrieve]
+    assert kinds(world.feed(signals.Interrupt())) == [Stop, Seal, Record, Answer, Retrieve]
     assert said and world.ends() == [ReplyInterrupted(turn="t_1-2", text=said)]
     assert world.answers[-1] == signals.Interrupted(turn="t_1-2")
     world.finish()
@@ -221,7 +232,7 @@ def test_a_close_ends_every_turn_in_one_record_and_starts_nothing() -> None:
     world.step()
     world.step()
     said = world.session.said
-    assert kinds(world.feed(signals.Close())) == [Stop, Record, Answer]
+    assert kinds(world.feed(signals.Close())) == [Stop, Seal, Record, Answer]
     assert [end.text for end in world.ends()] == [said, "", ""] and world.facts[-1] == SessionClosed()
     assert world.answers[-1].state == "closed" and world.work is None
     assert kinds(world.feed(signals.Close())) == [Answer]
@@ -233,7 +244,7 @@ def test_a_failure_ends_the_turn_and_starts_the_next() -> None:
     world.post(id="c-1")
     world.post(id="c-2")
     world.work = None
-    effects = world.feed(signals.Failed(turn="t_1-2", problem=problem()))
+    effects = world.feed(signals.Failed(turn="t_1-2", run="t_1-2", problem=problem()))
     assert kinds(effects) == [Record, Retrieve] and isinstance(world.ends()[0], ReplyFailed)
     check(world)
 
@@ -241,14 +252,14 @@ def test_a_failure_ends_the_turn_and_starts_the_next() -> None:
 @pytest.mark.parametrize(
     "late",
     [
-        signals.Found(turn="t_1-2", hits=(hit(),), retrieval_ms=1.0),
-        signals.Streamed(turn="t_1-2", text="late"),
-        signals.Generated(turn="t_1-2", usage=Usage()),
-        signals.Failed(turn="t_1-2", problem=problem()),
+        signals.Found(turn="t_1-2", run="t_1-2", hits=(hit(),), retrieval_ms=1.0),
+        signals.Streamed(turn="t_1-2", run="t_1-2", text="late"),
+        signals.Generated(turn="t_1-2", run="t_1-2", usage=Usage()),
+        signals.Failed(turn="t_1-2", run="t_1-2", problem=problem()),
     ],
     ids=lambda late: type(late).__name__,
 )
-def test_reports_of_stopped_work_are_ignored(late: signals.Signal) -> None:
+def test_reports_of_stopped_work_are_ignored(late: Signal) -> None:
     world = World().open()
     world.post(id="c-1")
     world.step()

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flotilla.core import signals
-from flotilla.core.errors import FlotillaError
+from flotilla.core.effects import Woken
 from flotilla.core.facts import ReplyCompleted
 from flotilla.core.policy import intents
-from tests.build import CITED, FEES, MADE_UP, QUESTION, World, check, hit, problem, state
+from tests.build import CITED, FEES, MADE_UP, QUESTION, World, check, hit
 
 REPLIES = {"cited": CITED, "made up": MADE_UP, "empty": "", "emoji": "👩‍👩‍👧 " + CITED}
 TRAP = f"{FEES} Would you like to talk to a person? Call us."
@@ -97,72 +97,6 @@ def test_a_reply_that_was_whole_offers_the_person_that_it_has_spoken_of() -> Non
 
 def test_waking_a_session_with_nothing_to_do_does_nothing() -> None:
     world = World()
-    assert world.feed(signals.Woken(said="")) == ()
+    assert world.feed(Woken()) == ()
     world.open()
-    assert world.feed(signals.Woken(said="")) == ()
-
-
-# -- anything in any order
-
-POSTS = st.builds(
-    lambda n, text: signals.Post(id=f"c-{n}", text=text),
-    st.integers(0, 6),
-    st.sampled_from([QUESTION, "Hello", "Talk to a person", " "]),
-)
-LATE = st.sampled_from(["t_1-2", "t_1-3", "t_1-5", "t_other"]).flatmap(
-    lambda turn: st.sampled_from(
-        [
-            signals.Streamed(turn=turn, text="late"),
-            signals.Failed(turn=turn, problem=problem()),
-        ]
-    )
-)
-ASKS = st.one_of(
-    POSTS,
-    POSTS,
-    st.sampled_from([signals.Open(agent="bank"), signals.Interrupt(), signals.Interrupt(), signals.Close()]),
-)
-MOVES = st.one_of(
-    st.tuples(st.just("ask"), ASKS),
-    st.tuples(st.just("step"), st.none()),
-    st.tuples(st.just("step"), st.none()),
-    st.tuples(st.just("die"), st.integers(0, 6)),
-    st.tuples(st.just("late"), LATE),
-)
-
-
-def move(world: World, kind: str, value: object) -> None:
-    match kind:
-        case "ask":
-            before = state(world.session)
-            try:
-                world.feed(value)  # type: ignore[arg-type]
-            except FlotillaError:
-                assert state(world.session) == before, "a refused signal leaves no trace"
-        case "step":
-            world.step()
-        case "die":  # in the middle of the next step
-            if not world.step(effects_max=value):  # type: ignore[arg-type]
-                world.work = None
-            world.crash()
-        case _:
-            turn = world.session.turn
-            if turn is None or turn.id != value.turn:  # type: ignore[attr-defined]
-                assert world.session.on(value) == ()  # type: ignore[arg-type]
-
-
-@settings(max_examples=250, deadline=None)
-@given(st.lists(MOVES, max_size=40), st.sampled_from(list(REPLIES.values())))
-def test_whatever_happens_in_whatever_order_the_record_keeps_its_promises(
-    moves: list[tuple[str, object]], reply: str
-) -> None:
-    world = World(reply=reply).open()
-    for kind, value in moves:
-        move(world, kind, value)
-        check(world)
-    world.finish()
-    check(world)
-    assert len(world.ends()) == len(world.accepted()), "every accepted message is answered"
-    acknowledged = {a.turn for a in world.answers if isinstance(a, signals.Accepted)}
-    assert acknowledged == {a.turn for a in world.accepted()}
-    assert len({a.id for a in world.accepted()}) == len(world.accepted()), "no message is doubled"
+    assert world.feed(Woken()) == ()

@@ -6,19 +6,10 @@ import pytest
 
 from flotilla.core import signals
 from flotilla.core.errors import FlotillaError
-from flotilla.core.facts import (
-    MessageAccepted,
-)
-from flotilla.core.limits import Limits
+from flotilla.core.facts import MessageAccepted
 from flotilla.core.policy import intents
 from flotilla.core.signals import Generate
 from tests.build import CITED, MADE_UP, QUESTION, World, check, hit, state
-
-FEW = Limits(pending_turns_max=2, messages_per_session_max=3)
-
-
-def kinds(effects: tuple[signals.Effect, ...]) -> list[type]:
-    return [type(effect) for effect in effects]
 
 
 @pytest.mark.parametrize("hits", [(), (hit(similarity=0.1),), (hit(similarity=-0.2),)])

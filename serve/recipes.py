@@ -1,0 +1,36 @@
+"""What the processes of a fleet are made of: a wiring function, the settings, a place to run."""
+
+from __future__ import annotations
+
+from actors.cluster import Recipe
+from actors.dedicated import Alone, process_name
+from flotilla.core.actor import Resources
+from flotilla.core.ids import ActorId
+from serve.settings import Settings
+
+
+def recipe(settings: Settings, role: str, name: str, gpus: float = 0.0) -> Recipe:
+    """Each role is a resource of the nodes that may run it (cluster.yaml)."""
+    return Recipe(
+        role=role,
+        name=name,
+        wire=f"serve.wiring:{role}",
+        settings=settings,
+        listen=settings.listen,
+        gpus=gpus,
+        resources={role: 1},
+    )
+
+
+def dedicated(settings: Settings, actor: ActorId, resources: Resources) -> Recipe:
+    return Recipe(
+        role="dedicated",
+        name=process_name(actor),
+        wire="serve.wiring:dedicated",
+        settings=Alone(settings, actor),
+        listen=settings.listen,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        memory_bytes=resources.memory_bytes,
+        resources={"dedicated": 1},
+    )

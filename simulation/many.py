@@ -1,0 +1,31 @@
+"""Many schedules, on all cores."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from multiprocessing import get_context
+
+from simulation.planted import BUGS, SEEDS_MAX
+from simulation.run import Outcome, run
+
+SEEDS_PER_TASK = 20
+
+
+def outcomes(seeds: Iterable[int], *, planted: str = "", processes: int | None = None) -> Iterator[Outcome]:
+    """As they come, in no order."""
+    work: Callable[[int], Outcome] = partial(run, planted=planted)
+    with get_context("fork").Pool(processes or os.cpu_count() or 1, gc.freeze) as pool:
+        yield from pool.imap_unordered(work, seeds, SEEDS_PER_TASK)
+
+
+def first_catch(bug: str, seeds: Iterable[int] = range(SEEDS_MAX)) -> Outcome | None:
+    """The first schedule in which the checker sees what was planted, and sees nothing of the kind without."""
+    rules = BUGS[bug].rules
+    for seed in seeds:
+        outcome = run(seed, planted=bug)
+        if rules & set(outcome.rules) and not rules & set(run(seed).rules):
+            return outcome
+    return None

@@ -1,0 +1,161 @@
+"""The processes of a simulated fleet, wired as `serve.wiring` wires the real ones, on stores of the world."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from actors.answering import Answering
+from actors.care import Care
+from actors.doorways import Doorways
+from actors.fleet import Fleet
+from actors.host import Host
+from actors.lease import Lease
+from actors.link import Links, Listener
+from actors.load import Load
+from actors.residents import session as session_residents
+from actors.roster import Roster
+from actors.runtime import Kinds, Resident, Runtime
+from actors.service import Service
+from flotilla.core.knowledge import Hit, Passage
+from flotilla.core.limits import Limits
+from flotilla.core.members import Member
+from flotilla.core.session import Session
+from models.scripted import ScriptedModel, ScriptSettings
+from simulation.clock import SimClock
+from simulation.edge import Edge, codecs_of
+from simulation.kinds import Cashier, Paying, Till
+from simulation.loop import SimLoop
+from simulation.process import Process
+from simulation.stores import Store
+
+TOKEN = "t"
+LIMITS = Limits(recover_every_s=1.0)
+CODECS = codecs_of([Session, Till, Cashier])
+FACTS = "The Silver card has a fee of 10 € a year. Naïve 日本語 👩‍👩‍👧 words. A branch opens at nine."
+REPLIES = (
+    "The Silver card has a fee of 10 € a year.",
+    "Naïve 日本語 👩‍👩‍👧 words. A branch opens",
+    "A branch opens at nine.",
+)
+SCRIPT = ScriptSettings(mode="replies", replies=REPLIES, first_token_s=0.02, token_s=0.01, tick_s=0.005)
+
+
+class Shelf:
+    """Knowledge with one answer to everything."""
+
+    _HITS = (Hit(passage=Passage(id="f#0", document="f", title="F", text=FACTS), score=1.0, similarity=0.9),)
+
+    async def search(self, *_: Any, **__: Any) -> tuple[Hit, ...]:
+        return self._HITS
+
+
+class Stores(msgspec.Struct):
+    """Those of the world."""
+
+    journal: Store
+    letters: Store
+    hot_log: Store
+    directory: Store
+    pins: Store
+    bank: Store
+
+    def all(self) -> list[Store]:
+        return [self.journal, self.letters, self.hot_log, self.directory, self.pins, self.bank]
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """What a process stands on."""
+
+    name: str
+    loop: SimLoop
+    process: Process
+    stores: Stores
+    log: Any
+    chance: random.Random
+
+
+class Node:
+    """What a process of the fleet has in common with the others. Make it inside its process."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.clock = SimClock(ground.loop, ground.process)
+        self.links = Links(TOKEN)
+        self.directory = ground.stores.directory.seen_from(ground.process)
+        pins = ground.stores.pins.seen_from(ground.process)
+        self.roster = Roster(self.directory, self.clock, ground.log, "host", pins=pins)
+        self.fleet = Fleet(self.links, self.roster, self.clock, ground.log)
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+
+class HostNode(Node):
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self.lease = Lease()
+        self.letters = ground.stores.letters.seen_from(ground.process)
+        self.host = Host(self._runtime(), ground.name)
+
+    def _runtime(self) -> Runtime:
+        return Runtime(
+            journal=self.ground.stores.journal.seen_from(self.ground.process),
+            letters=self.letters,
+            kinds=Kinds(self._residents()),
+            fleet=self.fleet,
+            clock=self.clock,
+            log=self.ground.log,
+            limits=LIMITS,
+            random=self.ground.chance,
+        )
+
+    def _residents(self) -> list[Resident]:
+        doors = Doorways(
+            knowledge=Shelf(),  # type: ignore[arg-type]
+            model=ScriptedModel(SCRIPT, self.clock),
+            hot_log=self.ground.stores.hot_log.seen_from(self.ground.process),
+            letters=self.letters,
+            clock=self.clock,
+            log=self.ground.log,
+            limits=LIMITS,
+            may_show=lambda: self.lease.valid(self.clock.monotonic()),
+            spawn=lambda work: self.host.spawn(work),  # noqa: PLW0108 - the host is made with it
+        )
+        paying = Paying(self.ground.stores.bank.seen_from(self.ground.process), self.clock)
+        return [*session_residents.residents(doors), Resident(Till, paying), Resident(Cashier)]
+
+    async def run(self) -> None:
+        answering, care = Answering(self.host), Care(self.host)
+
+        async def keep_house(_: Member) -> None:
+            await care.run()
+
+        service = Service(
+            role="host",
+            handler=answering.handle,
+            asked=answering.asked,
+            directory=self.directory,
+            clock=self.clock,
+            log=self.ground.log,
+            token=TOKEN,
+            lease=self.lease,
+            report=Load(self.host).report,
+            housekeeping=(lambda _: self.roster.run(), keep_house),
+            closers=(self.links.aclose,),
+        )
+        await service.run(self.ground.name, "127.0.0.1", lambda _: None)
+
+
+class GatewayNode(Node):
+    """`port` is where its clients find it."""
+
+    def __init__(self, port: int, ground: Ground) -> None:
+        super().__init__(ground)
+        self.port = port
+
+    async def run(self) -> None:
+        await Listener(Edge(self.fleet, CODECS).answer, TOKEN).start("127.0.0.1", self.port)
+        await self.roster.run()

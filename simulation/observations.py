@@ -1,0 +1,128 @@
+"""What clients saw and did, in plain words: the input of the history checker.
+
+`at` counts seconds on one clock for all observations, which are listed in the order in which they
+were made. A *reader* is a client's view of one session: it has at most one connection at a time, and
+where it connects again it goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+TURN_ENDS = frozenset({"reply.completed", "reply.interrupted", "reply.failed"})
+AGENT_SPEAKS = frozenset({"reply.started", "reply.delta", "reply.completed"})
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+
+
+class Sent(Observation, frozen=True):
+    """A client sends a message: the first time, or again under the same id."""
+
+    client: str
+    session: str
+    message: str
+
+
+class Acked(Observation, frozen=True):
+    """It was told that its message is in the record as `seq` and starts `turn`."""
+
+    client: str
+    session: str
+    message: str
+    seq: int
+    turn: str
+
+
+class Refused(Observation, frozen=True):
+    """It was told no, and why (the `type` of the problem)."""
+
+    client: str
+    session: str
+    message: str
+    problem: str
+
+
+class Connected(Observation, frozen=True):
+    """A reader asks for everything behind the event `after` and character `offset`. A `fresh` one has
+    forgotten what it read before."""
+
+    client: str
+    session: str
+    after: int
+    offset: int = 0
+    fresh: bool = False
+
+
+class Received(Observation, frozen=True):
+    """An event reached a reader. `offset` is that of a delta or a rewind; `text` the delta's, or all of the
+    reply where the event ends one."""
+
+    client: str
+    session: str
+    seq: int
+    type: str
+    turn: str = ""
+    offset: int = 0
+    text: str = ""
+
+
+class TookOver(Observation, frozen=True):
+    """A person was told that the conversation is theirs since event `seq`."""
+
+    client: str
+    session: str
+    seq: int
+
+
+class Effected(Observation, frozen=True):
+    """Something was done in the outside world. `action` says what, `key` under which idempotency key."""
+
+    action: str
+    key: str
+
+
+class Fault(Observation, frozen=True):
+    """Something was broken on purpose."""
+
+    what: str
+
+
+class Stuck(Observation, frozen=True):
+    """Faults are long over, and a client still waits for `what`."""
+
+    client: str
+    session: str
+    what: str
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a session's journal. `message` is the client's id in `message.accepted`; `text` that of
+    a reply's end; `shown` is false for what clients never get; `effect` names an action that is done."""
+
+    seq: int
+    type: str
+    turn: str = ""
+    message: str = ""
+    text: str = ""
+    shown: bool = True
+    effect: str = ""
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """A broken promise. `rule` is its short name."""
+
+    rule: str
+    session: str
+    at: float
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.rule} at {self.at:.4f} s in {self.session or 'the world'}: {self.what}"
+
+
+Journals = Mapping[str, Sequence[Entry]]
+"""By session."""

@@ -1,0 +1,85 @@
+"""A gateway that listens on a port of its own, before hosts and memory stores in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+import uvicorn
+
+from actors.fleet import Fleet
+from flotilla.stores.memory import MemoryOnce
+from models.scripted import ScriptSettings
+from serve import auth
+from serve.app import create_app
+from serve.settings import Settings
+from tests.actors.cluster import FAST, LOG, Cluster
+
+SETTINGS = Settings(home="unused", secret="a secret of thirty-two characters")
+
+
+class Doors:
+    """What a gateway needs of the world (serve.wiring.Doors), on the stores of a cluster in memory."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.settings = SETTINGS
+        self.fleet: Fleet = cluster.fleet
+        self.once = MemoryOnce()
+        self.log = LOG
+        self._journal = cluster.journal
+
+    async def journal(self) -> Any:
+        return self._journal
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    cluster: Cluster
+    address: str
+    desk: httpx2.AsyncClient
+
+    async def session(self) -> str:
+        return (await self.desk.post("/v1/sessions", json={"agent": "bank"})).json()["id"]
+
+    def token(self, session: str) -> str:
+        return auth.issue(SETTINGS, auth.DEV_TENANT, session)[0]
+
+    def visitor(self, session: str) -> httpx2.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.token(session)}"}
+        return httpx2.AsyncClient(base_url=f"http://{self.address}", headers=headers)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with _serving(Cluster(script=FAST)) as made:
+        yield made
+
+
+@pytest.fixture
+async def thinking() -> AsyncIterator[Gateway]:
+    """The first word of a reply takes the model longer than any test."""
+    async with _serving(Cluster(script=ScriptSettings(first_token_s=3600.0))) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _serving(cluster: Cluster) -> AsyncIterator[Gateway]:
+    await cluster.add("a")
+    app = create_app(SETTINGS)
+    app.state.doors = Doors(cluster)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    await cluster.until(lambda: server.started)
+    host, port = server.servers[0].sockets[0].getsockname()
+    address = f"{host}:{port}"
+    async with httpx2.AsyncClient(
+        base_url=f"http://{address}", headers={"Authorization": "Bearer dev"}
+    ) as desk:
+        yield Gateway(cluster, address, desk)
+    server.should_exit = True
+    await serving
+    await cluster.aclose()
