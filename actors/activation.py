@@ -176,6 +176,8 @@ class Activation:
                 if isinstance(effect, Record | Step):
                     return self._begin(performing.perform_all(self, effects[n:], envelope), envelope)
                 performing.perform(self, effect, envelope)
+        except FlotillaError as error:
+            return self._give_up(error, envelope)
         except Exception as error:
             return self._begin(supervision.crashed(self, envelope, error), envelope)
         performing.close(effects, envelope)

@@ -244,9 +244,13 @@ class Fleet:
         try:
             await self._patiently(actor, once, self._clock.monotonic() + ASK_PATIENCE_S, False)
         except FlotillaError as error:
-            self.tells_lost += 1
-            if self._log is not None:
-                self._log.warning("tell.lost", actor=str(actor), reason=error.detail)
+            self.lost(actor, error)
+
+    def lost(self, actor: ActorId, error: FlotillaError) -> None:
+        """Counts and logs a message that was told and could not be delivered."""
+        self.tells_lost += 1
+        if self._log is not None:
+            self._log.warning("tell.lost", actor=str(actor), reason=error.detail)
 
     # -- streams
 

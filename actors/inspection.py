@@ -64,7 +64,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     links: int
     tells_lost: int
-    rewound: int
     alarm: AlarmStatus | None
     kinds: dict[str, KindStatus]
 
@@ -114,7 +113,6 @@ def status(host: Host) -> Status:
         ready=len(host.queue),
         links=fleet.links,
         tells_lost=fleet.tells_lost,
-        rewound=fleet.rewound,
         alarm=alarm and AlarmStatus(alarm.lag_s, alarm.failing, alarm.delivered),
         kinds={resident.kind.name: _kind(resident) for resident in host.runtime.kinds},
     )

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def begun(at: Activation, envelope: Envelope, now: float) -> None:
     envelope.began = now
-    at.resident.timing.waits.observe(now - envelope.since)
+    if not envelope.tries:
+        at.resident.timing.waits.observe(now - envelope.since)
     if envelope.trace:
         tracing.handled(at, envelope, now)
 

@@ -32,6 +32,8 @@ from flotilla.core.errors import FlotillaError, error_of
 if TYPE_CHECKING:
     from actors.activation import Activation
 
+NO_CALL = Call()
+
 
 def _answer(at: Activation, effect: Answer, envelope: Envelope) -> None:
     if not effect.key:
@@ -54,12 +56,21 @@ def _part(at: Activation, effect: Part, envelope: Envelope) -> None:
 
 
 def _wait(at: Activation, effect: Wait, envelope: Envelope) -> None:
-    if envelope.ticket is not None:
+    if envelope.ticket is None:
+        return
+    try:
         at.tickets.put(effect.key, envelope.ticket, at.abandoned)
+    except FlotillaError as error:  # too many wait already; what was recorded stands
+        envelope.ticket.refuse(error)
 
 
 def _tell(at: Activation, effect: Tell, envelope: Envelope) -> None:
-    at.host.runtime.fleet.tell(effect.to, effect.message, call=_onward(at, envelope, None))
+    """Nobody waits for what is told, so there is no chain and no deadline."""
+    fleet = at.host.runtime.fleet
+    try:
+        fleet.tell(effect.to, effect.message, call=Call(trace=envelope.trace) if envelope.trace else NO_CALL)
+    except FlotillaError as error:
+        fleet.lost(effect.to, error)
 
 
 def _stop(at: Activation, effect: Stop, envelope: Envelope) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from actors.link import Link, Listener, Reply, connect
+from benchmarks import hosted
 from benchmarks.links import no_streams
 from benchmarks.report import Result, arguments, report
 
@@ -120,32 +121,51 @@ def between_processes(quick: bool) -> list[Result]:
 def _measure_links(size: int, rounds: int = 5) -> Rates:
     """`size` scales the messages of a round."""
     actors = _started()
-    messages = {"ask": 51_200 * size, "call": 5_000 * size, "tell": 102_400 * size}
+    messages = {
+        "ask": 51_200 * size,
+        "call": 5_000 * size,
+        "tell": 102_400 * size,
+        "actor_ask": 25_600 * size,
+        "actor_tell": 25_600 * size,
+    }
     rates: Rates = {way: [] for way in messages}
     for number in range(rounds + 1):
         for way, count in messages.items():
-            rate: float = ray.get(getattr(actors[way], way).remote(count))
+            actor, method = actors[way]
+            rate: float = ray.get(getattr(actor, method).remote(count))
             if number:  # the first round warms up
                 rates[way].append(rate)
     return rates
 
 
-def _started() -> dict[str, Any]:
-    """The actor that measures each way."""
+def _started() -> dict[str, tuple[Any, str]]:
+    """The actor that measures each way, and the method that does."""
     callee: Any = ray.remote(Callee).options(num_cpus=0).remote()
     caller: Any = ray.remote(Caller).options(num_cpus=0).remote()
     ray.get(caller.connect.remote(callee))
     plain: Any = ray.remote(PlainCallee).options(num_cpus=0).remote()
-    return {"ask": caller, "tell": caller, "call": ray.remote(PlainCaller).options(num_cpus=0).remote(plain)}
+    hosting: Any = ray.remote(hosted.Hosting).options(num_cpus=0).remote()
+    asking: Any = ray.remote(hosted.Asking).options(num_cpus=0).remote()
+    ray.get(asking.connect.remote(hosting))
+    calling: Any = ray.remote(PlainCaller).options(num_cpus=0).remote(plain)
+    return {
+        "ask": (caller, "ask"),
+        "tell": (caller, "tell"),
+        "call": (calling, "call"),
+        "actor_ask": (asking, "ask"),
+        "actor_tell": (asking, "tell"),
+    }
 
 
 def _link_results(rates: Rates) -> list[Result]:
     plain = float(np.median(rates["call"]))
-    times = [ask / call for ask, call in zip(rates["ask"], rates["call"], strict=True)]
+    times = [ask / call for ask, call in zip(rates["actor_ask"], rates["call"], strict=True)]
     return [
+        _result("actor_asks_between_hosts_per_s", "1/s", rates["actor_ask"], 40_000, plain),
+        _result("actor_tells_between_hosts_per_s", "1/s", rates["actor_tell"], None, plain),
         _result("link_messages_per_s", "1/s", rates["ask"], 40_000, plain),
         _result("link_tells_per_s", "1/s", rates["tell"], None, plain),
-        _result("link_over_plain", "times", times, 20),
+        _result("actor_asks_over_plain", "times", times, 20),
     ]
 
 
@@ -166,7 +186,11 @@ def _result(
     )
 
 
-QUESTIONS: tuple[Callable[[bool], list[Result]], ...] = (between_processes,)
+def inside_a_host(quick: bool) -> list[Result]:
+    return [_result("host_messages_per_s", "1/s", hosted.inside(100 if quick else 1_000), 100_000)]
+
+
+QUESTIONS: tuple[Callable[[bool], list[Result]], ...] = (inside_a_host, between_processes)
 """Each takes `quick`, starts what it needs, measures and stops it."""
 
 

@@ -1,6 +1,6 @@
 """A team that answers a bank's customers: a router, two desks and a reviewer.
 
-    FLOTILLA_KINDS=examples.team make up
+    make up
     flotilla knowledge import PATH --collection bank
     python -m examples.team "Which credit card has no annual fee?"
 

@@ -25,9 +25,11 @@ SUBPROTOCOL = "bearer."
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """`session` is set for a visitor, who may touch that one session and nothing else."""
+    """`session` is set for a visitor, who may touch that one session and nothing else; an operator may
+    also touch the fleet."""
 
     tenant: str
+    operator: bool = False
     session: str | None = None
 
     @property
@@ -56,9 +58,9 @@ def identify(connection: HTTPConnection) -> Principal:
     if credential is None:
         raise Unauthenticated("No key or token was sent.", next="Send `Authorization: Bearer KEY`.")
     if credential == DEV_KEY and settings.on_loopback:
-        return Principal(tenant=DEV_TENANT)
-    if tenant := settings.keys.get(hashlib.sha256(credential.encode()).hexdigest()):
-        return Principal(tenant=tenant)
+        return Principal(tenant=DEV_TENANT, operator=True)
+    if key := settings.keys.get(hashlib.sha256(credential.encode()).hexdigest()):
+        return Principal(tenant=key.tenant, operator=key.operator)
     if credential.count(".") == 2:
         return _visitor(settings, credential)
     raise Unauthenticated("This key is not known.", next="Check the key; `dev` works on loopback only.")
@@ -97,7 +99,19 @@ def _tenant_only(connection: HTTPConnection) -> Principal:
     return principal
 
 
+def _operator_only(connection: HTTPConnection) -> Principal:
+    principal = _tenant_only(connection)
+    if not principal.operator:
+        raise Forbidden(
+            "This touches the whole fleet, and the key is of one tenant.",
+            next="Use a key of an operator: TENANT:KEY:operator in FLOTILLA_API_KEYS.",
+        )
+    return principal
+
+
 Anyone = Annotated[Principal, Depends(identify)]
 """A tenant's key, or a visitor's token."""
 Tenant = Annotated[Principal, Depends(_tenant_only)]
 """A tenant's key."""
+Operator = Annotated[Principal, Depends(_operator_only)]
+"""A tenant's key that is an operator's, too."""

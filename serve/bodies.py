@@ -73,6 +73,20 @@ class SearchQuery(_Body):
     mode: Literal["hybrid", "bm25", "vector"] = "hybrid"
 
 
+class MoveBody(_Body):
+    host: str = Field(min_length=1, max_length=128)
+
+
+class JournalPage(BaseModel):
+    """The query of a page of a journal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(0, ge=0)
+    limit: int = Field(100, ge=1, le=LIMITS.page_max)
+    bodies: bool = False
+
+
 def check_text(text: str, *, field: str = "text", bytes_max: int = LIMITS.message_bytes_max) -> None:
     """Raises `Refused` for text that has no UTF-8 form, `TooLarge` past the limit."""
     try:

@@ -12,11 +12,23 @@ import msgspec
 from flotilla.core.errors import Misconfigured
 
 
+class ApiKey(msgspec.Struct, frozen=True):
+    """An operator may do what touches the whole fleet: see its hosts, drain them, move actors."""
+
+    tenant: str
+    operator: bool = False
+
+
+# Kinds to try out; FLOTILLA_KINDS names your own instead.
+EXAMPLES = "examples.counter,examples.team"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Travels to every process of the fleet; sockets don't.
 
-    `keys` maps the SHA-256 of an API key (hex) to its tenant. `kinds` names modules with kinds of actors
-    of your own; past `host_memory_bytes` a host passivates the idle sooner.
+    `keys` maps the SHA-256 of an API key (hex) to whose it is. `trace_share` of the turns are traced, if
+    `traces` is not "none"; spans go to files, or to `otlp_endpoint` if there is one. `kinds` names modules
+    with kinds of actors of your own; past `host_memory_bytes` a host passivates the idle sooner.
     """
 
     home: str
@@ -39,7 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scripted_token_s: float = 0.02
     scripted_first_token_s: float = 0.0
     scripted_tokens: int = 60
-    keys: dict[str, str] = {}
+    keys: dict[str, ApiKey] = {}
+    traces: str = "file"
+    trace_share: float = 0.01
+    otlp_endpoint: str = ""
     kinds: tuple[str, ...] = ()
     host_memory_bytes: int = 0
     ha_proxy: bool = True
@@ -81,7 +96,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         scripted_first_token_s=_seconds(environ, "FLOTILLA_SCRIPTED_FIRST_TOKEN_S", 0.0),
         scripted_tokens=_number(environ, "FLOTILLA_SCRIPTED_TOKENS", 60),
         keys=_keys(environ.get("FLOTILLA_API_KEYS", "")),
-        kinds=tuple(filter(None, environ.get("FLOTILLA_KINDS", "").split(","))),
+        traces=_one_of(environ, "FLOTILLA_TRACES", ("file", "none"), or_folder=False),
+        trace_share=_share(environ, "FLOTILLA_TRACE_SHARE", 0.01),
+        otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        kinds=tuple(filter(None, environ.get("FLOTILLA_KINDS", EXAMPLES).split(","))),
         host_memory_bytes=_number(environ, "FLOTILLA_HOST_MEMORY_MB", 2048) << 20,
         ha_proxy=environ.get("FLOTILLA_HA_PROXY", "1") != "0",
     )
@@ -120,6 +138,16 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         raise Misconfigured(f"{name} must be a number of seconds.", field=name) from None
 
 
+def _share(environ: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        share = float(environ.get(name, default))
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise Misconfigured(f"{name} must be a share between 0 and 1.", field=name)
+    return share
+
+
 def _one_of(environ: Mapping[str, str], name: str, choices: tuple[str, ...], *, or_folder: bool) -> str:
     value = environ.get(name, choices[0])
     if value in choices or (or_folder and Path(value).is_dir()):
@@ -127,19 +155,20 @@ def _one_of(environ: Mapping[str, str], name: str, choices: tuple[str, ...], *, 
     raise Misconfigured(
         f"{name} is {value!r}.",
         field=name,
-        next=f"Use {' or '.join(choices)}, or a folder with weights in Hugging Face's layout.",
+        next=f"Use {' or '.join(choices)}"
+        + (", or a folder with weights in Hugging Face's layout." if or_folder else "."),
     )
 
 
-def _keys(text: str) -> dict[str, str]:
-    """`TENANT:KEY,TENANT:KEY`: only the hashes are kept."""
-    keys: dict[str, str] = {}
+def _keys(text: str) -> dict[str, ApiKey]:
+    """`TENANT:KEY,TENANT:KEY:operator`: only the hashes are kept."""
+    keys: dict[str, ApiKey] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
-        tenant, _, key = pair.partition(":")
+        tenant, _, key = pair.removesuffix(":operator").partition(":")
         if not tenant or len(key) < 16:
             raise Misconfigured(
-                "FLOTILLA_API_KEYS is TENANT:KEY,TENANT:KEY with keys of 16 characters or more.",
+                "FLOTILLA_API_KEYS is TENANT:KEY,TENANT:KEY:operator with keys of 16 characters or more.",
                 field="FLOTILLA_API_KEYS",
             )
-        keys[hashlib.sha256(key.encode()).hexdigest()] = tenant
+        keys[hashlib.sha256(key.encode()).hexdigest()] = ApiKey(tenant, pair.endswith(":operator"))
     return keys

@@ -25,6 +25,7 @@ from actors.host import Host
 from actors.lease import Lease
 from actors.link import Links
 from actors.load import Load
+from actors.overview import Overview
 from actors.roster import Roster
 from actors.runtime import Kinds, Runtime
 from actors.service import Service
@@ -34,13 +35,14 @@ from flotilla.core.ids import ActorId
 from flotilla.core.limits import LIMITS
 from flotilla.core.members import Member
 from flotilla.core.policy.scaling import Bounds
-from flotilla.core.ports import Directory, Model, Pins
+from flotilla.core.ports import Directory, Letters, Model, Pins
 from flotilla.stores import valkey
 from flotilla.stores.postgres import PostgresJournal, open_journal
-from serve import recipes
+from serve import keeper, recipes, tracing
 from serve.log import logger
 from serve.recipes import recipe
 from serve.settings import Settings
+from serve.tracing import tracer_of
 
 WATCH_EVERY_S = 1.0
 
@@ -75,12 +77,13 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         fleet=fleet,
         clock=clock,
         log=log,
+        tracer=tracer_of(settings, "host", log),
     )
     here = Host(runtime, only=only)
     spawner = RaySpawner(lambda actor, resources: recipes.dedicated(settings, actor, resources))
     here.spawning = Spawning(lambda name: runtime.kinds.of(name).kind, spawner, clock)
     answering, care, load = Answering(here), Care(here, settings.host_memory_bytes), Load(here)
-    alarm = Alarm(journal, fleet.due, lambda: buckets_of(roster, here.name), clock, log)
+    alarm = here.alarm = Alarm(journal, fleet.due, lambda: buckets_of(roster, here.name), clock, log)
 
     async def keep_house(me: Member) -> None:
         here.name = me.name
@@ -103,7 +106,7 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         lease=lease,
         report=load.report,
         housekeeping=(lambda _: roster.run(), keep_house, *others),
-        closers=(links.aclose, journal.close, directory.close),
+        closers=(links.aclose, journal.close, directory.close, lambda: tracing.close(runtime.tracer)),
     )
 
 
@@ -125,6 +128,10 @@ async def controller(settings: Settings) -> Service:
         log=log,
         bounds=Bounds(least=settings.hosts, most=settings.hosts_max, activations_max=LIMITS.activations_max),
     )
+
+    async def keep_stores(_: Member) -> None:
+        await keeper.keep(settings, clock, log)
+
     return Service(
         role="controller",
         handler=here.answer,
@@ -132,7 +139,7 @@ async def controller(settings: Settings) -> Service:
         clock=clock,
         log=log,
         token=settings.token,
-        housekeeping=(lambda _: here.run(),),
+        housekeeping=(lambda _: here.run(), keep_stores),
         closers=(links.aclose, directory.close),
     )
 
@@ -246,6 +253,9 @@ class Doors:
         self.fleet = Fleet(self.links, self.roster, self.clock, self.log)
         self.knowledge = RemoteKnowledge(self.links, self.roster)
         self.model = RemoteModel(self.links, self.roster)
+        self.overview = Overview(self.links, self.roster, self.directory, self.pins)
+        tracer = tracer_of(settings, "gateway", self.log)
+        self.traces = tracing.Traces(tracer, self.clock, settings.trace_share)
         self._journal: PostgresJournal | None = None
         self._opening = asyncio.Lock()
 
@@ -256,8 +266,12 @@ class Doors:
                 self._journal = await open_journal(self.settings.database_url, secret=self.settings.secret)
             return self._journal
 
+    async def letters(self) -> Letters:
+        return (await self.journal()).letters
+
     async def aclose(self) -> None:
         await self.links.aclose()
         await self.directory.close()
         if self._journal is not None:
             await self._journal.close()
+        await tracing.close(self.traces.tracer)

@@ -18,7 +18,7 @@ from flotilla.core.effects import Message
 from flotilla.core.errors import FlotillaError, NotFound, Unavailable
 from flotilla.core.ids import ActorId
 from flotilla.views.events import Frame
-from simulation.kinds import Buy, Pay, Receipt
+from simulation.kinds import Buy, Pay, Receipt, Wind
 from simulation.loop import SimLoop
 from simulation.nodes import TOKEN
 from simulation.observations import Acked, Connected, Observation, Received, Refused, Sent, TookOver
@@ -162,6 +162,11 @@ class Buyer(Client):
             if self.chance.random() < 0.3:
                 await self.send(till, pay)
             await self.pause(0.3)
+
+
+class Ringer(Client):
+    async def run(self, bell: ActorId, times: int) -> None:
+        await self.send(bell, Wind(id=self.name, times=times))
 
 
 class Reader(Client):

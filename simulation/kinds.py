@@ -1,4 +1,4 @@
-"""Two kinds with something at stake outside: a till that pays at a bank, and a cashier that asks a till.
+"""Kinds with something at stake: a till that pays at a bank, a cashier that asks a till, a bell that rings.
 
 They are written as anybody would write them: the intent is recorded before the bank is asked, under
 a key that follows from the record, so whoever takes over asks again under the same key.
@@ -20,6 +20,7 @@ from flotilla.core.effects import (
     Answer,
     Answered,
     Ask,
+    Due,
     Effects,
     Message,
     Signal,
@@ -29,6 +30,7 @@ from flotilla.core.effects import (
 )
 from flotilla.core.errors import FlotillaError
 from flotilla.core.ids import ActorId
+from flotilla.core.reminders import Every, Forget, Remind
 
 PAY_AGAIN_AFTER_S = 0.1
 
@@ -186,3 +188,56 @@ class Cashier(Actor):
         return Ask(
             key=id, to=ActorId(self.id.tenant, "till", self.open[id]), message=Pay(id=id), timeout_s=5.0
         )
+
+
+# -- the bell
+
+
+class Wind(Message[Receipt], frozen=True, kw_only=True, tag="wind"):
+    """Rings so many times, once a second."""
+
+    idempotent = True
+    id: str
+    times: int
+
+
+class Wound(Fact, frozen=True, kw_only=True, tag="wound"):
+    id: str
+    times: int
+
+
+class Rang(Fact, frozen=True, kw_only=True, tag="rang"):
+    """`id` is the time at which it was due."""
+
+    id: str
+
+
+class Bell(Actor):
+    kind: ClassVar[Kind] = Kind(name="bell", messages=Wind, facts=Wound | Rang)
+
+    wound: int = 0
+    left: int = 0
+
+    @property
+    def unfinished(self) -> bool:
+        return self.left > 0
+
+    def apply(self, fact: Wound | Rang) -> None:
+        if isinstance(fact, Wound):
+            self.wound, self.left = self.seq, fact.times
+        else:
+            self.left -= 1
+
+    def on(self, signal: Any) -> Effects:
+        match signal:
+            case Wind() if self.wound:
+                return (Answer(value=Receipt(self.wound)),)
+            case Wind():
+                remind = Remind(name="ring", repeat=Every(seconds=1.0))
+                record = self.record(Wound(id=signal.id, times=signal.times), remind=(remind,))
+                return record, Answer(value=Receipt(self.wound))
+            case Due():
+                last = (Forget(name="ring"),) if self.left == 1 else ()
+                return (self.record(Rang(id=signal.at.isoformat()), remind=last),)
+            case _:
+                return ()

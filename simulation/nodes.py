@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from actors.alarm import Alarm
 from actors.answering import Answering
+from actors.buckets import buckets_of
 from actors.care import Care
 from actors.doorways import Doorways
 from actors.fleet import Fleet
@@ -26,14 +29,15 @@ from flotilla.core.session import Session
 from models.scripted import ScriptedModel, ScriptSettings
 from simulation.clock import SimClock
 from simulation.edge import Edge, codecs_of
-from simulation.kinds import Cashier, Paying, Till
+from simulation.kinds import Bell, Cashier, Paying, Till
 from simulation.loop import SimLoop
 from simulation.process import Process
 from simulation.stores import Store
 
 TOKEN = "t"
+ALARM_S = 0.5
 LIMITS = Limits(recover_every_s=1.0)
-CODECS = codecs_of([Session, Till, Cashier])
+CODECS = codecs_of([Session, Till, Cashier, Bell])
 FACTS = "The Silver card has a fee of 10 € a year. Naïve 日本語 👩‍👩‍👧 words. A branch opens at nine."
 REPLIES = (
     "The Silver card has a fee of 10 € a year.",
@@ -75,6 +79,7 @@ class Ground(msgspec.Struct, frozen=True):
     stores: Stores
     log: Any
     chance: random.Random
+    rings: bool  # whether there are reminders in this world
 
 
 class Node:
@@ -125,7 +130,12 @@ class HostNode(Node):
             spawn=lambda work: self.host.spawn(work),  # noqa: PLW0108 - the host is made with it
         )
         paying = Paying(self.ground.stores.bank.seen_from(self.ground.process), self.clock)
-        return [*session_residents.residents(doors), Resident(Till, paying), Resident(Cashier)]
+        return [
+            *session_residents.residents(doors),
+            Resident(Till, paying),
+            Resident(Cashier),
+            Resident(Bell),
+        ]
 
     async def run(self) -> None:
         answering, care = Answering(self.host), Care(self.host)
@@ -143,10 +153,18 @@ class HostNode(Node):
             token=TOKEN,
             lease=self.lease,
             report=Load(self.host).report,
-            housekeeping=(lambda _: self.roster.run(), keep_house),
+            housekeeping=(lambda _: self.roster.run(), keep_house, lambda _: self._ring()),
             closers=(self.links.aclose,),
         )
         await service.run(self.ground.name, "127.0.0.1", lambda _: None)
+
+    async def _ring(self) -> None:
+        """Looks seldom: most worlds have nothing to ring."""
+        journal = self.ground.stores.journal.seen_from(self.ground.process)
+        buckets = partial(buckets_of, self.roster, self.ground.name)
+        alarm = Alarm(journal, self.fleet.due, buckets, self.clock, self.ground.log, look_every_s=ALARM_S)
+        if self.ground.rings:
+            await alarm.run()
 
 
 class GatewayNode(Node):

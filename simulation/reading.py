@@ -110,12 +110,19 @@ class Reader:
         if got.type in TURN_ENDS:
             self._ended(got)
         elif got.type == "reply.started":
-            self._from_the_start = True
+            self._started(got)
         elif got.type == "handoff.accepted":
             self._with_person = True
         elif got.type == "handoff.returned":
             self._with_person = False
         return None
+
+    def _started(self, got: Received) -> None:
+        """Text is counted from here; a reply that is begun again has shown none, unless a host failed."""
+        if got.turn == self._turn and self._text and not self._faulty:
+            self._broken("rewound", got.at, f"saw {got.turn} begin again behind {self._text!r}")
+        self._turn = self._text = ""
+        self._from_the_start = True
 
     def _as_recorded(self, got: Received) -> None:
         entry = self._entries.get(got.seq)

@@ -11,7 +11,7 @@ from flotilla.core.journal import Stored
 from flotilla.views.events import NOT_FOR_VISITORS, TURN_ENDS
 from simulation.observations import Entry
 
-MESSAGES = frozenset({"message.accepted", "message.sent", "note.added", "ordered", "bought"})
+MESSAGES = frozenset({"message.accepted", "message.sent", "note.added", "ordered", "bought", "wound", "rang"})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 

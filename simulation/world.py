@@ -12,7 +12,7 @@ import msgspec
 
 from flotilla.core.ids import ActorId
 from flotilla.stores.memory import MemoryHotLog, MemoryJournal, MemoryPins
-from simulation.clients import TENANT, Buyer, Customer, Outside, Person, Reader
+from simulation.clients import TENANT, Buyer, Customer, Outside, Person, Reader, Ringer
 from simulation.loop import SimLoop
 from simulation.network import Network, Weather
 from simulation.nodes import GatewayNode, Ground, HostNode, Node, Stores
@@ -63,6 +63,7 @@ class World:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         self.outside = Outside(self.loop, seed, addresses, self.observe)
         self.readers: list[Reader] = []
+        self.rings = self.chance.random() < 0.2
         self.actors: list[ActorId] = []
 
     def _weather(self) -> Weather:
@@ -112,7 +113,7 @@ class World:
         self.lives += 1
         process = self.processes[name] = self.loop.process(name)
         chance = random.Random(f"{self.seed} {name} {self.lives}")
-        ground = Ground(name, self.loop, process, self.stores, SimLog(self, name), chance)
+        ground = Ground(name, self.loop, process, self.stores, SimLog(self, name), chance, self.rings)
 
         async def live() -> None:
             node = GatewayNode(self.ports[name], ground) if name in self.ports else HostNode(ground)
@@ -155,6 +156,10 @@ class World:
             till, cashier = ActorId(TENANT, "till", "t_0"), ActorId(TENANT, "cashier", "c_0")
             self.actors += [till, cashier]
             people.append(self._person(Buyer("buyer-0", self.outside), cashier, till, chance.randint(1, 3)))
+        if self.rings:
+            bell = ActorId(TENANT, "bell", "b_0")
+            self.actors.append(bell)
+            people.append(self._person(Ringer("ringer-0", self.outside), bell, chance.randint(1, 3)))
         return people
 
     async def _person(self, client: Any, *args: Any) -> None:

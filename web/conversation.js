@@ -2,25 +2,27 @@
 
 import { JoinedText } from "./text.js";
 
-const ENDED = new Set(["completed", "failed", "interrupted", "handed"]);
+const ENDED = new Set(["completed", "failed", "interrupted", "handed", "person"]);
 
 const NOTICES = {
-  "handoff.requested": "A person has been asked to join.",
-  "handoff.accepted": "A person has joined.",
-  "handoff.returned": "The agent is answering again.",
+  "handoff.requested": () => "A person has been asked to join.",
+  "handoff.accepted": ({ person }) => `${person ?? "A person"} has joined.`,
+  "handoff.returned": () => "The agent is answering again.",
 };
 
-/** One turn: what was asked, and the reply. `live` means that this page saw it happen. */
+/** One turn: what was asked, and the reply. `live` means that this page saw it happen. What belongs to no
+ *  turn (a person has the conversation) stands in one of its own, that nobody replies to. */
 class Turn {
   messages = [];
   notices = [];
-  status = "waiting"; // then streaming, then one of ENDED
+  status; // waiting, then streaming, then one of ENDED
   reply = new JoinedText();
   live = false;
   end = {}; // the data of the event that ended the reply
 
-  constructor(id) {
+  constructor(id, status = "waiting") {
     this.id = id;
+    this.status = status;
   }
 
   get running() {
@@ -51,13 +53,11 @@ const HANDLERS = {
   "reply.completed": (turn, data) => turn.finish("completed", data),
   "reply.failed": (turn, data) => turn.finish("failed", data),
   "reply.interrupted": (turn, data) => turn.finish("interrupted", data),
-  "handoff.requested": (turn) => turn.notices.push(NOTICES["handoff.requested"]),
-  "handoff.accepted": (turn) => {
-    turn.notices.push(NOTICES["handoff.accepted"]);
-    if (turn.running) turn.status = "handed"; // a person writes now; nothing is being generated
-  },
-  "handoff.returned": (turn) => turn.notices.push(NOTICES["handoff.returned"]),
+  "message.sent": (turn, data) => turn.finish("person", data),
 };
+for (const [type, notice] of Object.entries(NOTICES)) {
+  HANDLERS[type] = (turn, data) => turn.notices.push(notice(data));
+}
 
 export class Conversation {
   turns = [];
@@ -76,8 +76,8 @@ export class Conversation {
       return null;
     }
     const handle = Object.hasOwn(HANDLERS, event.type) ? HANDLERS[event.type] : null;
-    if (!handle || !event.turn) return null;
-    const turn = this.#turn(event.turn);
+    if (!handle) return null;
+    const turn = this.#turn(event);
     handle(turn, event.data ?? {});
     return turn;
   }
@@ -89,9 +89,9 @@ export class Conversation {
     return false;
   }
 
-  #turn(id) {
+  #turn({ turn: id, seq }) {
     let turn = this.turns.findLast((each) => each.id === id);
-    if (!turn) this.turns.push((turn = new Turn(id)));
+    if (!turn) this.turns.push((turn = id ? new Turn(id) : new Turn(`e-${seq}`, "handed")));
     return turn;
   }
 }

@@ -68,6 +68,7 @@ export class TurnView {
     }
     if (turn.status === "interrupted") return [el("p", { class: "aside", "data-testid": "stopped" }, "Stopped")];
     if (turn.status === "failed") return [this.#failure(turn)];
+    if (turn.status === "person") return [el("p", { class: "aside", "data-testid": "by" }, turn.end.by)];
     return [];
   }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from flotilla.cli import chat, doctor, down, knowledge, simulate, status, up
+from flotilla.cli import actors, chat, doctor, down, knowledge, simulate, status, trace, up
 from flotilla.cli.screen import fail
 from flotilla.core.errors import FlotillaError
 
@@ -24,11 +24,13 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status.status,
     "chat": chat.chat,
     "doctor": doctor.doctor,
+    "trace": trace.trace,
     "simulate": simulate.simulate,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(knowledge.app, name="knowledge")
+app.add_typer(actors.app, name="actors")
 
 
 def main() -> None:

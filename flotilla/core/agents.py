@@ -50,5 +50,14 @@ BANK = Agent(
     ),
 )
 
-AGENTS = {agent.name: agent for agent in (FLOTILLA, BANK)}
+TEAM = Agent(
+    name="team",
+    persona="",
+    greeting="Hello! A router, two desks and a reviewer answer your questions about Rho-Bank.",
+    collection="bank",
+    examples=BANK.examples,
+    asks="router",  # examples/team.py
+)
+
+AGENTS = {agent.name: agent for agent in (FLOTILLA, BANK, TEAM)}
 DEFAULT_AGENT = FLOTILLA.name

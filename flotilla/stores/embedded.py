@@ -7,13 +7,15 @@ that no private folder has to be opened.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,9 +61,12 @@ class Postgres:
 
     def start(self) -> None:
         """Returns when it answers. Raises `Unavailable` with the end of its log if it can't."""
-        if self.pid is not None:
-            return
-        for folder in (self.data.parent, self.sockets, self.log.parent):
+        with _one_at_a_time(self.log.with_suffix(".lock")):
+            if self.pid is None:
+                self._start()
+
+    def _start(self) -> None:
+        for folder in (self.data.parent, self.sockets):
             folder.mkdir(parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").exists():
             self._init()
@@ -146,9 +151,12 @@ class Valkey:
 
     def start(self) -> None:
         """Returns when it answers. Raises `Unavailable` with the end of its log if it can't."""
-        if self.pid is not None:
-            return
-        for folder in (self.data, self.socket.parent, self.log.parent):
+        with _one_at_a_time(self.log.with_suffix(".lock")):
+            if self.pid is None:
+                self._start()
+
+    def _start(self) -> None:
+        for folder in (self.data, self.socket.parent):
             folder.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
@@ -174,6 +182,15 @@ class Valkey:
 
     def stop(self) -> bool:
         return _stop(self.pid, signal.SIGTERM)
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Generator[None]:
+    """Two that start the same server at once, a person and the fleet, say: the second one finds it running."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_running(pid: int, name: str) -> bool:

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from flotilla.core.errors import FlotillaError, Unavailable
 from serve.doors import doors_of
+from serve.host_metrics import HostMetrics
 from serve.metrics import REWOUND
 from serve.routes.sessions import json
 from serve.wiring import Doors
@@ -17,6 +18,7 @@ from serve.wiring import Doors
 router = APIRouter(tags=["health"])
 
 PING_TIMEOUT_S = 5.0
+SCRAPE_TIMEOUT_S = 1.0
 
 
 @router.get("/healthz")
@@ -59,5 +61,9 @@ async def _say(ping: Callable[[], Awaitable[None]]) -> str:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    REWOUND.set(doors_of(request).fleet.rewound)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    """Of this gateway, and of all hosts that answer within a second."""
+    doors = doors_of(request)
+    REWOUND.set(doors.fleet.rewound)
+    hosts = await doors.overview.statuses(SCRAPE_TIMEOUT_S)
+    said = {name: hosts.said.get(name) for name in doors.overview.names()}
+    return Response(generate_latest() + generate_latest(HostMetrics(said)), media_type=CONTENT_TYPE_LATEST)

@@ -166,7 +166,8 @@ class _Socket:
         post = signals.Post(
             id=message.id, text=message.text, waited_ms=waited_ms, while_talking=message.while_talking
         )
-        accepted = await self._doors.fleet.ask(self._actor, post)
+        with self._doors.traces.call("message over WebSocket", self._actor) as call:
+            accepted = await self._doors.fleet.ask(self._actor, post, call=call)
         if accepted.again:  # the first answer may have been lost with the last socket
             journal = await self._doors.journal()
             for stored in await journal.read(self._actor, after=accepted.seq - 1, limit=1):

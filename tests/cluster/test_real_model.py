@@ -48,6 +48,14 @@ def test_over_http(real: TestFleet) -> None:
     assert reply["citations"], f"the model quotes its passages here: {reply['text']}"
 
 
+def test_a_team_answers_with_quotes(real: TestFleet) -> None:
+    """A router, two desks and a reviewer, each an actor (examples/team.py), on the same model."""
+    reply = real.ask(real.session("team"), "How much does the Gold Card cost a year?")["data"]
+    assert reply["model"] == "team:router" and reply["citations"], reply["text"]
+    for citation in reply["citations"]:
+        assert citation["quote"] in TEXTS[citation["document"]]
+
+
 def test_over_a_socket_whose_host_and_model_are_killed(real: TestFleet) -> None:
     session = real.session()
     with real.socket(session) as socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,14 +14,24 @@ import pytest
 import uvicorn
 
 from actors.fleet import Fleet
+from actors.overview import Overview
 from flotilla.stores.memory import MemoryOnce
 from models.scripted import ScriptSettings
 from serve import auth
 from serve.app import create_app
-from serve.settings import Settings
+from serve.settings import ApiKey, Settings
+from serve.tracing import Traces
 from tests.actors.cluster import FAST, LOG, Cluster
 
-SETTINGS = Settings(home="unused", secret="a secret of thirty-two characters")
+TENANT_KEY, OPERATOR_KEY = "a key of a tenant", "a key of an operator"
+SETTINGS = Settings(
+    home="unused",
+    secret="a secret of thirty-two characters",
+    keys={
+        hashlib.sha256(TENANT_KEY.encode()).hexdigest(): ApiKey("demo"),
+        hashlib.sha256(OPERATOR_KEY.encode()).hexdigest(): ApiKey("other", operator=True),
+    },
+)
 
 
 class Doors:
@@ -32,9 +43,17 @@ class Doors:
         self.once = MemoryOnce()
         self.log = LOG
         self._journal = cluster.journal
+        self._letters = cluster.letters
+        self.overview = Overview(
+            cluster.links, cluster.roster, cluster.directory, cluster.pins, roles=("host",)
+        )
+        self.traces = Traces(None, cluster.clock, 0.0)
 
     async def journal(self) -> Any:
         return self._journal
+
+    async def letters(self) -> Any:
+        return self._letters
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -47,6 +66,10 @@ class Gateway(msgspec.Struct, frozen=True):
 
     def token(self, session: str) -> str:
         return auth.issue(SETTINGS, auth.DEV_TENANT, session)[0]
+
+    def with_key(self, key: str) -> httpx2.AsyncClient:
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx2.AsyncClient(base_url=f"http://{self.address}", headers=headers)
 
     def visitor(self, session: str) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {self.token(session)}"}

@@ -1,0 +1,62 @@
+"""The code of the pages runs: the python blocks of a page, one after the other, are one module.
+
+Its functions `test_…` are tests of ours. A block that is shown and not run begins with ```python no-run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("docs/kinds.md", "docs/agents.md")
+
+
+def code(page: str) -> str:
+    """The blocks that are run, each at its own lines of the page, so that tracebacks tell the place."""
+    running = False
+    lines: list[str] = []
+    for line in (ROOT / page).read_text().splitlines():
+        fence = line.startswith("```")
+        running = line == "```python" if fence else running
+        lines.append(line if running and not fence else "")
+    return "\n".join(lines)
+
+
+@cache
+def module(page: str) -> ModuleType:
+    made = ModuleType(re.sub(r"\W", "_", page.removesuffix(".md")))
+    made.__file__ = str(ROOT / page)
+    sys.modules[made.__name__] = made  # where msgspec looks annotations up
+    exec(compile(code(page), made.__file__, "exec"), vars(made))
+    return made
+
+
+def examples() -> list[tuple[str, str]]:
+    found = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
+    return [(page, name) for page in PAGES for name in found.findall(code(page))]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("page", "name"), examples())
+async def test_what_a_page_says_holds(page: str, name: str) -> None:
+    said = getattr(module(page), name)()
+    if inspect.isawaitable(said):
+        await said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_has_code_that_runs(page: str) -> None:
+    assert code(page).strip() and module(page)
+
+
+def test_the_first_kind_is_the_one_that_a_fleet_can_host() -> None:
+    """docs/kinds.md shows examples/counter.py as it is."""
+    shown = (ROOT / "docs/kinds.md").read_text().split("```python\n")[1].split("```")[0]
+    assert shown.strip() in (ROOT / "examples/counter.py").read_text()
