@@ -8,25 +8,24 @@ waiting is done within the step; the rest in a task, while the actor takes nothi
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors import measuring, performing, recording, supervision
+from actors import doubt, measuring, performing, recording, supervision
 from actors.follower import Follower
 from actors.mailbox import Envelope, Mailbox
+from actors.outcomes import late, moved, unknown
 from actors.runtime import Resident
 from actors.tickets import Ticket, Tickets
 from flotilla.core.actor import Actor
 from flotilla.core.calls import Call
 from flotilla.core.effects import Abandoned, Due, Effect, Message, Record, Signal, Step
-from flotilla.core.errors import Conflict, DeadlinePassed, FlotillaError, Moved
+from flotilla.core.errors import Conflict, FlotillaError, Moved, Unavailable
 from flotilla.core.ids import ActorId
 
 if TYPE_CHECKING:
     from actors.host import Host
-
-MOVED = Moved("The actor goes on at another host.", next="Connect again.", retry_after_s=0.1)
-LATE = DeadlinePassed("The message waited beyond its deadline.", next="Give it more time, or send less.")
 
 
 class Newcomer(Signal, frozen=True, tag="flotilla.newcomer"):
@@ -58,6 +57,7 @@ class Activation:
         "since_snapshot",
         "tasks",
         "touched",
+        "verified_at",
     )
 
     def __init__(self, id: ActorId, resident: Resident, host: Host) -> None:
@@ -68,6 +68,7 @@ class Activation:
         self.recorded = 0  # the last seq that is in the journal
         self.since_snapshot = 0
         self.crashes: dict[str, int] | None = None  # of the work under way, by the signal that broke us
+        self.verified_at = -math.inf  # when the record was known to hold no more than we know
         self.touched = host.runtime.clock.monotonic()
         self.lost = False
         self.leaving = False
@@ -101,7 +102,7 @@ class Activation:
     def deliver(self, envelope: Envelope, *, bounded: bool = True) -> None:
         """Raises `Moved` if the actor has left, `MailboxFull` if too much waits."""
         if self.lost:
-            raise MOVED
+            raise moved()
         if self._box is None:
             self._box = Mailbox(self.resident.kind.limits.mailbox_messages_max)
         envelope.since = self.host.runtime.clock.monotonic()
@@ -137,36 +138,62 @@ class Activation:
         if self.leaving and not self.lost:
             self.lose()
         if self._box and not self.lost:
-            self._handle(self._box.take())
+            self._take(self._box.take())
         more = bool(self._box) and not self._running and not self.lost
         if not self._box:
             self._box = None
         self._queued = more
         return more
 
+    def _take(self, envelope: Envelope) -> None:
+        try:
+            self._handle(envelope)
+        except Exception as error:  # not even its refusal could be said
+            self._give_up(FlotillaError("The actor could not go on."), envelope, error)
+
     def _handle(self, envelope: Envelope) -> None:
+        envelope.seq = self.recorded
         self.touched = now = self.host.runtime.clock.monotonic()
         if envelope.ticket is not None:
             if envelope.ticket.gone:
                 return None
             if envelope.deadline is not None and envelope.deadline < now:
-                return self._refuse(envelope, LATE)
+                return self.refuse(envelope, late())
+        if (
+            isinstance(envelope.signal, Message | Newcomer)
+            and not envelope.sure
+            and self.host.doubt.about(self, now)
+        ):
+            return self._begin(self._make_sure(envelope), envelope)
         if isinstance(envelope.signal, Newcomer):
             return self._begin(recording.welcome(self, envelope.signal.follower), envelope)
         measuring.begun(self, envelope, now)
         return self._decide(envelope)
 
+    async def _make_sure(self, envelope: Envelope) -> None:
+        await doubt.verify(self)
+        envelope.sure = True
+        self.put_back(envelope)
+
+    def verify(self) -> None:
+        """Looks into the journal now, if the actor has nothing else to do."""
+        if not (self._running or self._queued):
+            self._begin(doubt.verify(self), None)
+
     def _decide(self, envelope: Envelope) -> None:
         self.resident.counts["messages"] += 1
         try:
             effects = self.actor.on(envelope.signal)
-        except FlotillaError as error:  # refused: nothing has changed
-            self._refuse(envelope, error)
+        except FlotillaError as error:
+            if self.actor.seq != self.recorded:  # a bug: who refuses must not have changed anything
+                return self._begin(supervision.crashed(self, envelope, error), envelope)
+            self.refuse(envelope, error)
             measuring.done(self, envelope)
         except Exception as error:
             self._begin(supervision.crashed(self, envelope, error), envelope)
         else:
             self._perform(effects, envelope)
+        return None
 
     def _perform(self, effects: Sequence[Effect], envelope: Envelope) -> None:
         if isinstance(envelope.signal, Due):
@@ -174,7 +201,7 @@ class Activation:
         try:
             for n, effect in enumerate(effects):
                 if isinstance(effect, Record | Step):
-                    return self._begin(performing.perform_all(self, effects[n:], envelope), envelope)
+                    return self._begin(performing.perform_all(self, effects, envelope, n), envelope)
                 performing.perform(self, effect, envelope)
         except FlotillaError as error:
             return self._give_up(error, envelope)
@@ -201,15 +228,19 @@ class Activation:
             if not self.lost and (self._box or self.leaving):
                 self._schedule()
 
-    async def _supervised(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
+    async def _supervised(
+        self, work: Coroutine[Any, Any, None], envelope: Envelope | None, *, recovering: bool = False
+    ) -> None:
         try:
             await work
         except FlotillaError as error:
-            self._give_up(error, envelope)
+            if envelope is None or recovering or isinstance(error, Conflict):
+                return self._give_up(error, envelope)
+            await self._supervised(supervision.stumbled(self, envelope, error), envelope, recovering=True)
         except Exception as error:
-            if envelope is None or envelope.tries > self.resident.kind.limits.tries_max:
+            if envelope is None or recovering:
                 return self._give_up(FlotillaError("The actor could not go on."), envelope, error)
-            await self._supervised(supervision.crashed(self, envelope, error), envelope)
+            await self._supervised(supervision.crashed(self, envelope, error), envelope, recovering=True)
 
     def _give_up(
         self, error: FlotillaError, envelope: Envelope | None, cause: Exception | None = None
@@ -217,10 +248,11 @@ class Activation:
         """Memory has run ahead of the record, or another host owns the actor: forget it all."""
         log = self.host.runtime.log
         log.warning("activation.lost", actor=str(self.id), reason=error.detail, exc_info=cause)
-        shown = MOVED if isinstance(error, Conflict) else error
+        shown = moved() if isinstance(error, Conflict) else error
         if envelope is not None:
-            self._refuse(envelope, shown)
-        self.lose(shown)
+            self.refuse(envelope, unknown() if isinstance(shown, Moved) and self.took(envelope) else shown)
+        # What is wrong with one message is no reason to refuse the others.
+        self.lose(shown if envelope is None or isinstance(shown, Unavailable) else moved())
 
     def wake(self) -> None:
         """Folds the journal; what is delivered meanwhile waits."""
@@ -248,13 +280,31 @@ class Activation:
             self._tickets = None
         return taken
 
+    def refuse_promised(self, error: FlotillaError) -> None:
+        """Those who were promised an answer: nobody here works on it any more."""
+        tickets, self._tickets = self._tickets, None
+        for ticket in tickets.take_all() if tickets else ():
+            ticket.refuse(error)
+
+    def took(self, envelope: Envelope) -> bool:
+        """Whether something is in the record that was decided about it: then it must not be tried again."""
+        return self.recorded > envelope.seq
+
     def add_follower(self, follower: Follower) -> None:
         self._followers = [*(self._followers or ()), follower]
 
-    def _refuse(self, envelope: Envelope, error: FlotillaError) -> None:
+    def dismiss(self) -> None:
+        """Who follows comes again, from where it is."""
+        followers, self._followers = self._followers, None
+        for follower in followers or ():
+            follower.end(moved())
+
+    def refuse(self, envelope: Envelope, error: FlotillaError) -> None:
         self.resident.counts["refused"] += 1
         measuring.failed(envelope, error)
-        if envelope.ticket is not None:
+        if isinstance(envelope.signal, Newcomer):
+            envelope.signal.follower.end(error)
+        elif envelope.ticket is not None:
             envelope.ticket.refuse(error)
         elif not isinstance(envelope.signal, Abandoned):
             tag = type(envelope.signal).__name__
@@ -290,8 +340,9 @@ class Activation:
     def working_on(self) -> list[str]:
         return sorted(self.tasks or ())
 
-    def lose(self, error: FlotillaError = MOVED) -> None:
+    def lose(self, error: FlotillaError | None = None) -> None:
         """Forgets everything; the journal knows. Whoever waits is told to come again."""
+        error = error or moved()
         self.lost = True
         performing.cancel_tasks(self)
         for envelope in self._box.take_all() if self._box else ():
@@ -299,8 +350,7 @@ class Activation:
                 envelope.signal.follower.end(error)
             elif envelope.ticket is not None:
                 envelope.ticket.refuse(error)
-        for ticket in self._tickets.take_all() if self._tickets else ():
-            ticket.refuse(error)
+        self.refuse_promised(unknown() if isinstance(error, Moved) else error)
         for follower in self._followers or ():
             follower.end(error)
         self.host.forget(self)

@@ -6,16 +6,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-import msgspec
-
 from actors import frames, inspection
-from actors.activation import MOVED
 from actors.follower import Follower
 from actors.host import Host, refused
 from actors.listener import Reply
+from actors.outcomes import moved
 from actors.tickets import Replayed
 from flotilla.core.calls import Call
-from flotilla.core.errors import FlotillaError, NotFound, TooLarge
+from flotilla.core.errors import FlotillaError, NotFound
 
 NO_CALL = Call()
 
@@ -43,6 +41,8 @@ class Remote:
 
     def when_gone(self, tell: Callable[[], None]) -> None:
         self._reply.on_cancel = tell
+        if self._reply.gone:
+            tell()
 
 
 class Answering:
@@ -66,7 +66,7 @@ class Answering:
     def _deliver(self, method: str, body: bytes, ticket: Remote | None) -> None:
         if method in ("ask", "tell"):
             frame = frames.decode_ask(body)
-            message = self._message(frame)
+            message = self._host.message(frame.actor, frame.message)
             self._host.deliver(frame.actor, message, ticket, frame.call, hops=frame.hops)
         elif method == "due":
             frame = frames.decode_due(body)
@@ -79,18 +79,6 @@ class Answering:
             self._host.deliver(frame.actor, message, Replayed(ticket, frame.letter), NO_CALL, hops=frame.hops)
         elif ticket is not None:
             self._host.spawn(self._answer(method, body, ticket))
-
-    def _message(self, frame: frames.AskFrame) -> Any:
-        codec = self._host.runtime.kinds.of(frame.actor.kind).codec
-        most = codec.kind.limits.message_bytes_max
-        if len(frame.message) > most:
-            raise TooLarge(
-                f"{len(frame.message)} bytes; a {codec.kind.name} takes {most}.", next="Send less at once."
-            )
-        try:
-            return codec.message(frame.message)
-        except msgspec.DecodeError as error:
-            raise frames.unreadable(error) from None
 
     async def _answer(self, method: str, body: bytes, ticket: Remote) -> None:
         try:
@@ -123,11 +111,12 @@ class Answering:
                 async for item in items:
                     yield item
         finally:
-            follower.end(MOVED)
+            follower.end(moved())
             activation.unfollow(follower)
 
     async def _stream(self, frame: frames.AskFrame) -> AsyncGenerator[bytes]:
-        stream = self._host.stream(frame.actor, self._message(frame), frame.call)
+        message = self._host.message(frame.actor, frame.message)
+        stream = self._host.stream(frame.actor, message, frame.call, frame.hops)
         async with aclosing(stream.items()) as items:
             async for item in items:
                 yield frames.encode(item)

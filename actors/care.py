@@ -16,6 +16,7 @@ from flotilla.core.ids import ActorId
 # Looked at in a round: about a millisecond's work, so that turns don't wait for it.
 LOOKED_AT_PER_ROUND = 2_000
 RECOVERED_PER_ROUND = 500
+VERIFIED_PER_ROUND = 100
 ROUND_EVERY_S = 0.1
 # A reply under way at a draining host may end here; then it goes on elsewhere.
 DRAIN_PATIENCE_S = 10.0
@@ -59,7 +60,19 @@ class Care:
         gone = [a for a in looked_at if not a.lost and self._should_go(a)]
         for activation in gone:
             activation.leave()
+        self._make_sure(looked_at)
         return len(gone)
+
+    def _make_sure(self, looked_at: list[Activation]) -> None:
+        """Those who are followed must not show an old end for ever: once it has settled who owns what,
+        each looks into the journal."""
+        now = self._runtime.clock.monotonic()
+        settled_at = self._host.doubt.settled_at(now)
+        if settled_at > now:
+            return
+        doubtful = (a for a in looked_at if a.followers and not a.lost and a.verified_at < settled_at)
+        for activation in islice(doubtful, VERIFIED_PER_ROUND):
+            activation.verify()
 
     def _begin_round(self) -> None:
         self._round = iter(list(self._host.active.values()))

@@ -17,10 +17,12 @@ import msgspec
 from actors import frames
 from actors.dedicated import Finder
 from actors.follower import Follower
-from actors.link import Link, Links
+from actors.link import Link, Links, Unanswered
+from actors.outcomes import moved
 from actors.place import Gap, Place
 from actors.refs import ActorRef
 from actors.roster import Roster
+from actors.tickets import Copied, Ticket
 from flotilla.core.actor import Actor
 from flotilla.core.calls import CHAIN_MAX, Call
 from flotilla.core.clock import Clock
@@ -65,6 +67,7 @@ class Fleet:
         self._clock = clock
         self._log = log
         self._tells: set[asyncio.Task[None]] = set()
+        self._last_told: dict[ActorId, asyncio.Task[None]] = {}  # of those that are still on their way
         self._finder = Finder(roster, links, clock)
         self.local: Host | None = None
         self.rewound = 0
@@ -102,19 +105,39 @@ class Fleet:
         patience_s = self._patience_s(actor) if timeout_s is None else timeout_s
         try_s = ASK_TRY_S if timeout_s is None else timeout_s
         until = self._clock.monotonic() + patience_s
-        body = frames.encode(message)
+        body = frames.encode_message(message)
 
         async def once(hops: int, owner: Member) -> A:
-            left_s = min(try_s, until - self._clock.monotonic())
-            onward = msgspec.structs.replace(call, left_s=left_s)
-            if self._is_here(owner):
-                assert self.local is not None
-                return await _within(left_s, self.local.ask(actor, message, onward))
-            frame = frames.encode(frames.AskFrame(actor, body, onward, hops))
-            return frames.decode_answer(message, await self._over(owner, "ask", frame, left_s))
+            left_s = until - self._clock.monotonic()
+            onward = msgspec.structs.replace(call, left_s=max(0.0, min(try_s, left_s)))
+            try:
+                answer = await self._ask_at(owner, frames.AskFrame(actor, body, onward, hops))
+            except Unanswered:
+                if left_s > try_s:
+                    raise
+                raise _late(patience_s) from None
+            return frames.decode_answer(message, answer)
 
         _check_chain(actor, call)
         return await self._patiently(actor, once, until, message.idempotent)
+
+    async def _ask_at(self, owner: Member, frame: frames.AskFrame) -> bytes:
+        """Raises `Unanswered` when the time of its call is up."""
+        assert frame.call.left_s is not None
+        if self._is_here(owner):
+            return await _within(frame.call.left_s, self._ask_here(frame))
+        return await self._over(owner, "ask", frames.encode(frame), frame.call.left_s)
+
+    async def _ask_here(self, frame: frames.AskFrame) -> bytes:
+        """Without a link, and in all else as with one."""
+        promise = Copied()
+        self._deliver_here(frame, promise)
+        return await promise.future
+
+    def _deliver_here(self, frame: frames.AskFrame, ticket: Ticket | None) -> None:
+        assert self.local is not None
+        message = self.local.message(frame.actor, frame.message)
+        self.local.deliver(frame.actor, message, ticket, frame.call)
 
     def _patience_s(self, actor: ActorId) -> float:
         return DEDICATED_PATIENCE_S if self.roster.is_dedicated(actor) else ASK_PATIENCE_S
@@ -201,8 +224,13 @@ class Fleet:
             raise NotTaken(error) from None
 
     def _owner(self, actor: ActorId, sent_to: str = "") -> Member:
-        for host in self.roster.members("host") if sent_to else ():
-            if host.name == sent_to:
+        """Where hashing says or, if a host has said so, at another. Who trusts that one no more goes where
+        it would go without it: there it is taken in, as one that was sent."""
+        if sent_to:
+            host = self.roster.named("host", sent_to)
+            if host is None:
+                raise NotTaken(_unknown_host(actor, sent_to))
+            if not self.roster.suspects(host):
                 return host
         owner = self.roster.owner(actor)
         if owner is None:
@@ -217,34 +245,50 @@ class Fleet:
     def tell(self, actor: ActorId, message: Message[Any], *, call: Call = NO_CALL) -> None:
         """At most once, without an answer. What could not be sent is counted and logged."""
         _check_chain(actor, call)
+        frame = frames.AskFrame(actor, frames.encode_message(message), call)
+        if actor in self._last_told:
+            return self._tell_later(frame)
         try:
             owner = self._owner(actor)
-            if self.local is not None and self._is_here(owner):
-                return self.local.deliver(actor, message, None, call)
+            if self._is_here(owner):
+                return self._deliver_here(frame, None)
             link = self._links.known(owner.address)
             if link is not None and not link.lost:
-                return link.tell("tell", _tell_frame(actor, message, call))
+                return link.tell("tell", frames.encode(frame))
         except (FlotillaError, NotTaken):
             pass  # the patient way knows what to do, or says what is wrong
-        return self._tell_later(actor, message, call)
+        return self._tell_later(frame)
 
-    def _tell_later(self, actor: ActorId, message: Message[Any], call: Call) -> None:
+    def _tell_later(self, frame: frames.AskFrame) -> None:
         if len(self._tells) >= TELLS_WAITING_MAX:
             raise Overloaded(f"{len(self._tells)} messages wait to be sent.", retry_after_s=1.0)
-        task = asyncio.get_running_loop().create_task(self._tell(actor, message, call))
+        before = self._last_told.get(frame.actor)
+        task = asyncio.get_running_loop().create_task(self._tell(frame, before))
+        self._last_told[frame.actor] = task
         self._tells.add(task)
-        task.add_done_callback(self._tells.discard)
+        task.add_done_callback(lambda _: self._told(frame.actor, task))
 
-    async def _tell(self, actor: ActorId, message: Message[Any], call: Call) -> None:
+    def _told(self, actor: ActorId, task: asyncio.Task[None]) -> None:
+        self._tells.discard(task)
+        if self._last_told.get(actor) is task:
+            del self._last_told[actor]
+
+    async def _tell(self, frame: frames.AskFrame, before: asyncio.Task[None] | None) -> None:
+        """In its order: behind the one before it to the same actor."""
+        until = self._clock.monotonic() + ASK_PATIENCE_S
+        if before is not None:
+            await asyncio.wait([before])
+
         async def once(hops: int, owner: Member) -> None:
-            if self._is_here(owner) and self.local is not None:
-                return self.local.deliver(actor, message, None, call)
-            return (await self._link_to(owner)).tell("tell", _tell_frame(actor, message, call, hops))
+            if self._is_here(owner):
+                return self._deliver_here(frame, None)
+            body = frames.encode(msgspec.structs.replace(frame, hops=hops))
+            return (await self._link_to(owner)).tell("tell", body)
 
         try:
-            await self._patiently(actor, once, self._clock.monotonic() + ASK_PATIENCE_S, False)
+            await self._patiently(frame.actor, once, until, False)
         except FlotillaError as error:
-            self.lost(actor, error)
+            self.lost(frame.actor, error)
 
     def lost(self, actor: ActorId, error: FlotillaError) -> None:
         """Counts and logs a message that was told and could not be delivered."""
@@ -259,12 +303,17 @@ class Fleet:
     ) -> AsyncGenerator[Any]:
         """Parts of the answer as they are made, then the answer. A stream that breaks is not resumed."""
         _check_chain(actor, call)
-        frame = frames.encode(frames.AskFrame(actor, frames.encode(message), call, 0))
-        try:
-            link = await self._link_to(await self._find(actor))
-        except NotTaken as not_taken:
-            raise not_taken.error from None
-        async with aclosing(link.call("stream", frame)) as items:
+        body = frames.encode_message(message)
+
+        async def once(hops: int, owner: Member) -> tuple[AsyncGenerator[bytes], bytes]:
+            link = await self._link_to(owner)
+            items = link.call("stream", frames.encode(frames.AskFrame(actor, body, call, hops)))
+            return items, await anext(items)
+
+        until = self._clock.monotonic() + self._patience_s(actor)
+        items, first = await self._patiently(actor, once, until, message.idempotent)
+        async with aclosing(items):
+            yield msgspec.msgpack.decode(first)
             async for item in items:
                 yield msgspec.msgpack.decode(item)
 
@@ -296,8 +345,9 @@ class Fleet:
     async def _follow_owner(self, actor: ActorId, place: Place, sent_to: str) -> AsyncGenerator[Frame]:
         owner = await self._find(actor, sent_to)
         if self._is_here(owner):
-            async for frame in self._follow_here(actor, place):
-                yield frame
+            async with aclosing(self._follow_here(actor, place)) as here:
+                async for frame in here:
+                    yield frame
             return
         frame = frames.FollowFrame(actor, place.after, place.offset, int(bool(sent_to)))
         link = await self._link_to(owner)
@@ -318,6 +368,7 @@ class Fleet:
             async for item in follower.frames():
                 yield events.parse_frame(item)
         finally:
+            follower.end(moved())
             activation.unfollow(follower)
 
 
@@ -325,9 +376,7 @@ async def _within(timeout_s: float, answer: Awaitable[A]) -> A:
     try:
         return await asyncio.wait_for(answer, timeout_s)
     except TimeoutError:
-        raise DeadlinePassed(
-            f"No answer in {timeout_s:g} s.", next="Ask again, or give it more time."
-        ) from None
+        raise Unanswered(f"No answer in {timeout_s:g} s.", retry_after_s=1.0) from None
 
 
 def _check_chain(actor: ActorId, call: Call) -> None:
@@ -338,8 +387,12 @@ def _check_chain(actor: ActorId, call: Call) -> None:
         )
 
 
-def _tell_frame(actor: ActorId, message: Message[Any], call: Call, hops: int = 0) -> bytes:
-    return frames.encode(frames.AskFrame(actor, frames.encode(message), call, hops))
+def _late(after_s: float) -> DeadlinePassed:
+    return DeadlinePassed(f"No answer in {after_s:g} s.", next="Ask again, or give it more time.")
+
+
+def _unknown_host(actor: ActorId, name: str) -> Unavailable:
+    return Unavailable(f"{actor} lives at {name}, which is not known here yet.", retry_after_s=1.0)
 
 
 def _no_host() -> Unavailable:

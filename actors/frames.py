@@ -73,6 +73,15 @@ def answer_type(message: type) -> Any:
     return found[0] if found else Any
 
 
+def encode_message(message: Message[Any]) -> bytes:
+    """Raises `Refused` for a message with something in it that can't travel."""
+    try:
+        return encode(message)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        said = f"A {type(message).__name__} can't be sent: {error}."
+        raise Refused(said, field="message", next="Send what its class declares.") from error
+
+
 def unreadable(error: msgspec.DecodeError) -> Refused:
     """A message that its kind can't read. msgspec says where: `… - at `$.n``."""
     said, _, where = str(error).partition(" - at `$")

@@ -10,27 +10,40 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
+from actors import frames
 from actors.activation import Activation
 from actors.alarm import Alarm
 from actors.dedicated import Spawning
+from actors.doubt import Doubt
 from actors.follower import Follower
+from actors.lease import Lease
 from actors.mailbox import Envelope
 from actors.runqueue import RunQueue
 from actors.runtime import Runtime
 from actors.tickets import Promise, Stream, Ticket
 from flotilla.core.calls import Call
 from flotilla.core.effects import Due, Message
-from flotilla.core.errors import Cycle, FlotillaError, Moved, Overloaded
+from flotilla.core.errors import Cycle, FlotillaError, Moved, Overloaded, TooLarge
 from flotilla.core.ids import ActorId
 
 
 class Host:
-    """`name` is how the directory knows it; `only` restricts a dedicated one to its actor."""
+    """`name` is how the directory knows it; `only` restricts a dedicated one to its actor. `lease` says
+    whether others may have taken it for dead."""
 
-    def __init__(self, runtime: Runtime, name: str = "host", only: ActorId | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str = "host",
+        only: ActorId | None = None,
+        lease: Lease | None = None,
+    ) -> None:
         self.runtime = runtime
         self.name = name
         self.queue = RunQueue()
+        self.doubt = Doubt(runtime.fleet.roster, runtime.clock, lease)
         self.draining = False
         self.spawning: Spawning | None = None
         self.only = only
@@ -49,10 +62,21 @@ class Host:
         self.deliver(id, message, promise, call)
         return await promise.future
 
-    def stream(self, id: ActorId, message: Message[Any], call: Call) -> Stream:
+    def stream(self, id: ActorId, message: Message[Any], call: Call, hops: int = 1) -> Stream:
         stream = Stream()
-        self.deliver(id, message, stream, call)
+        self.deliver(id, message, stream, call, hops=hops)
         return stream
+
+    def message(self, id: ActorId, body: bytes) -> Any:
+        """What was sent to an actor. Raises `TooLarge`, `Refused` for what its kind can't read."""
+        codec = self.runtime.kinds.of(id.kind).codec
+        most = codec.kind.limits.message_bytes_max
+        if len(body) > most:
+            raise TooLarge(f"{len(body)} bytes; a {codec.kind.name} takes {most}.", next="Send less at once.")
+        try:
+            return codec.message(body)
+        except msgspec.DecodeError as error:
+            raise frames.unreadable(error) from None
 
     def deliver(self, id: ActorId, message: Any, ticket: Ticket | None, call: Call, *, hops: int = 1) -> None:
         """Into the actor's mailbox, which wakes it. Raises `Cycle`, `MailboxFull`, `Moved`, …"""

@@ -19,6 +19,7 @@ class Lease:
     def __init__(self, kept_s: float = BEAT_KEPT_S) -> None:
         self._kept_s = kept_s
         self.beaten_at = -math.inf
+        self.regained_at = -math.inf  # when it was last renewed after it had run out
 
     def __repr__(self) -> str:
         return f"<Lease: beaten at {self.beaten_at:.3f}>"
@@ -26,6 +27,8 @@ class Lease:
     def renew(self, sent_at: float) -> None:
         """A beat has arrived. It is kept from some time after it was sent, so `sent_at` (monotonic
         seconds), the earlier of the two, is the safe one to count from."""
+        if not self.valid(sent_at):
+            self.regained_at = sent_at
         self.beaten_at = max(self.beaten_at, sent_at)
 
     def valid(self, now: float) -> bool:

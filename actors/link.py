@@ -23,11 +23,15 @@ from actors.wire import Frames, Op, check_size
 from flotilla.core.errors import FlotillaError, Overloaded, Problem, Unavailable, error_of
 from flotilla.core.limits import LIMITS
 
-__all__ = ["Asked", "Handler", "Link", "Links", "Listener", "Reply", "connect"]
+__all__ = ["Asked", "Handler", "Link", "Links", "Listener", "Reply", "Unanswered", "connect"]
 
 SWEEP_EVERY_S = 0.025  # at most: how late an ask may learn that its time is up
 _CREDIT_EVERY = LIMITS.link_window_items // 4
 _decode_problem = msgspec.json.Decoder(Problem).decode
+
+
+class Unanswered(Unavailable):
+    """Nothing has come back in the time that was given."""
 
 
 class _Call:
@@ -76,7 +80,7 @@ class Link(Frames):
 
     async def ask(self, method: str, body: bytes, *, timeout_s: float = LIMITS.ask_timeout_s) -> bytes:
         """What the other end answers with. Raises what the other end raised, `Unavailable` if the link
-        breaks or the time is up. The other end hears of it when nobody waits any more."""
+        breaks, `Unanswered` if the time is up. The other end hears of it when nobody waits any more."""
         stream = self._new_stream()
         self.send(Op.ASK, stream, self._content(method, body))
         answer: asyncio.Future[bytes] = self._loop.create_future()
@@ -91,7 +95,7 @@ class Link(Frames):
                 self.send(Op.CANCEL, stream)
             raise
         except TimeoutError:
-            raise Unavailable(
+            raise Unanswered(
                 f"{self.address} did not answer {method!r} in {timeout_s:g} s.", retry_after_s=1.0
             ) from None
 

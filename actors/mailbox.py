@@ -14,19 +14,24 @@ from flotilla.core.tracing import Opened
 
 
 class Envelope:
-    """A signal on its way, with who waits for its answer and until when. `tries` counts how often it
-    has broken its actor; once it is `answered`, what it leads to has no deadline. It waits `since` it was
-    put into the mailbox, and its handling `began` when it was taken out. `trace` is what it came with: ""
-    for most."""
+    """A signal on its way, with who waits for its answer and until when.
+
+    `tries` counts how often it has broken its actor. Once it is `answered`, what it leads to has no
+    deadline. It waits `since` it was put into the mailbox; its handling `began` when it was taken out, with
+    the journal at `seq`. `trace` is what it came with, "" for most. The record was looked at for it if it
+    is `sure`.
+    """
 
     __slots__ = (
         "answered",
         "began",
         "call",
         "deadline",
+        "seq",
         "signal",
         "since",
         "span",
+        "sure",
         "ticket",
         "trace",
         "tries",
@@ -43,8 +48,8 @@ class Envelope:
         self.ticket = ticket
         self.call = call
         self.deadline = deadline
-        self.tries = 0
-        self.answered = False
+        self.tries = self.seq = 0
+        self.answered = self.sure = False
         self.since = self.began = 0.0
         self.trace = call.trace if call is not None else ""
         self.span: Opened | None = None

@@ -21,13 +21,15 @@ from flotilla.core.effects import (
     Part,
     Record,
     Refuse,
+    Signal,
     Step,
     Stop,
     Tell,
     Wait,
     Work,
 )
-from flotilla.core.errors import FlotillaError, error_of
+from flotilla.core.errors import Conflict, FlotillaError, Forbidden, error_of
+from flotilla.core.ids import ActorId
 
 if TYPE_CHECKING:
     from actors.activation import Activation
@@ -68,7 +70,8 @@ def _tell(at: Activation, effect: Tell, envelope: Envelope) -> None:
     """Nobody waits for what is told, so there is no chain and no deadline."""
     fleet = at.host.runtime.fleet
     try:
-        fleet.tell(effect.to, effect.message, call=Call(trace=envelope.trace) if envelope.trace else NO_CALL)
+        _check_tenant(at, effect.to)
+        fleet.tell(effect.to, effect.message, call=tracing.told(envelope) if envelope.trace else NO_CALL)
     except FlotillaError as error:
         fleet.lost(effect.to, error)
 
@@ -77,23 +80,41 @@ def _stop(at: Activation, effect: Stop, envelope: Envelope) -> None:
     stop(at, effect.key)
 
 
+def _check_tenant(at: Activation, to: ActorId) -> None:
+    if to.tenant != at.id.tenant:
+        raise Forbidden(f"{at.id} may not reach into the tenant {to.tenant!r}.", field="to")
+
+
 def _ask(at: Activation, effect: Ask, envelope: Envelope) -> None:
     start(at, effect.key, _asked(at, effect, envelope))
 
 
 async def _asked(at: Activation, effect: Ask, envelope: Envelope) -> None:
-    call, deadline = _onward(at, envelope, effect.timeout_s), _until(envelope)
+    call = _onward(at, envelope, effect.timeout_s)
     try:
+        _check_tenant(at, effect.to)
         value = await (tracing.asked(at, effect, call, _send) if call.trace else _send(at, effect, call))
         answered = Answered(key=effect.key, value=value)
     except FlotillaError as error:
         answered = Answered(key=effect.key, problem=error.problem())
-    at.hear(answered, envelope.call, deadline)
+    except Exception as error:  # a bug must not leave the actor waiting
+        at.host.runtime.log.error("ask.broke", actor=str(at.id), to=str(effect.to), exc_info=error)
+        answered = Answered(key=effect.key, problem=FlotillaError(f"{type(error).__name__}.").problem())
+    _hear(at, answered, envelope)
 
 
 def _send(at: Activation, effect: Ask, call: Call) -> Awaitable[Any]:
-    timeout_s = call.left_s or effect.timeout_s
-    return at.host.runtime.fleet.ask(effect.to, effect.message, timeout_s=timeout_s, call=call)
+    return at.host.runtime.fleet.ask(effect.to, effect.message, timeout_s=call.left_s, call=call)
+
+
+def _hear(at: Activation, signal: Signal, envelope: Envelope) -> None:
+    """What came of an effect: with the time and the chain of the message that led to it. Once that one is
+    answered or its time is up nobody waits: an actor that goes on does so on its own account."""
+    call, deadline = envelope.call, _until(envelope)
+    over = deadline is not None and deadline <= at.host.runtime.clock.monotonic()
+    if call is not None and (envelope.answered or over):
+        call, deadline = Call(trace=call.trace), None
+    at.hear(signal, call, deadline)
 
 
 def _onward(at: Activation, envelope: Envelope, timeout_s: float | None) -> Call:
@@ -117,15 +138,15 @@ def _work(at: Activation, effect: Work, envelope: Envelope) -> None:
 
 
 async def _worked(at: Activation, effect: Work, envelope: Envelope) -> None:
-    performer, deadline = at.resident.performer, _until(envelope)
+    performer = at.resident.performer
     try:
         async with aclosing(performer.work(at, effect, _onward(at, envelope, None))) as signals:
             async for signal in signals:
-                at.hear(signal, envelope.call, deadline)
+                _hear(at, signal, envelope)
     except Exception as error:
         at.host.runtime.log.exception("work.broke", actor=str(at.id), work=type(effect).__name__)
         if signal := performer.broke(at, effect, FlotillaError(f"{type(error).__name__} in the work.")):
-            at.hear(signal, envelope.call)
+            _hear(at, signal, envelope)
 
 
 _PERFORM: dict[type, Callable[[Any, Any, Envelope], None]] = {
@@ -152,8 +173,9 @@ def perform(at: Activation, effect: Effect, envelope: Envelope) -> None:
         raise TypeError(f"{type(effect).__name__} is no effect of the runtime, no Step and no Work.")
 
 
-async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envelope) -> None:
-    for effect in effects:
+async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envelope, done: int = 0) -> None:
+    """Those behind the first `done`, which need no more."""
+    for effect in effects[done:]:
         if isinstance(effect, Record):
             append = recording.record(at, effect, envelope.signal)
             await (tracing.recorded(at, envelope, effect, append) if envelope.trace else append)
@@ -172,7 +194,12 @@ async def perform_due(at: Activation, effects: Sequence[Effect], due: Due, envel
     record = effects[first] if first >= 0 else Record(facts=(), unfinished=at.actor.unfinished)
     assert isinstance(record, Record)
     await perform_all(at, effects[: max(first, 0)], Envelope(due))
-    await recording.record(at, record, due, fired)
+    try:
+        await recording.record(at, record, due, fired)
+    except Conflict:
+        if envelope.ticket is not None and not await recording.pending(at, due):
+            envelope.ticket.answer(None)  # it has fired already: who brought it need not come again
+        raise
     await perform_all(at, effects[first + 1 :], envelope)
 
 

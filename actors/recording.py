@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from actors.follower import Follower
 from flotilla.core.effects import Due, Record, Signal
 from flotilla.core.errors import FlotillaError, Unavailable
-from flotilla.core.journal import Append, Fired
+from flotilla.core.journal import Append, Fired, Snapshot
 from flotilla.core.ledger import Recorded
 from flotilla.core.limits import LIMITS
 from flotilla.core.policy import schedule
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from actors.activation import Activation
 
 HISTORY_PAGE = LIMITS.follower_events_max // 2
-MORE = Unavailable("There is more.", next="Connect again for the rest.", retry_after_s=0.0)
 
 
 async def record(at: Activation, effect: Record, signal: Signal, fired: Fired | None = None) -> None:
     """Appends, then tells everybody who reads along."""
     runtime, performer = at.host.runtime, at.resident.performer
-    now = runtime.clock.now()
+    now, began = runtime.clock.now(), runtime.clock.monotonic()
     facts = [performer.stamp(at, fact, signal) for fact in effect.facts]
     append = Append(
         actor=at.id,
@@ -38,6 +37,7 @@ async def record(at: Activation, effect: Record, signal: Signal, fired: Fired | 
         fired=fired,
     )
     await runtime.journal.append(append)
+    at.verified_at = began
     if not effect.unfinished:
         at.crashes = None
     at.resident.counts["facts"] += len(facts)
@@ -60,18 +60,24 @@ def fired(due: Due, now: datetime) -> Fired:
     return Fired(due.name, due.at, schedule.following(reminder, now))
 
 
+async def pending(at: Activation, due: Due) -> bool:
+    """Whether the record still knows of that due time."""
+    reminders = await at.host.runtime.journal.reminders(at.id)
+    return any(reminder.name == due.name and reminder.due == due.at for reminder in reminders)
+
+
 def snapshot_soon(at: Activation) -> None:
     every = at.resident.kind.limits.snapshot_every
     if every and at.since_snapshot >= every and at.actor.seq == at.recorded:
         at.since_snapshot = 0
-        at.host.spawn(_keep(at))
+        # Made now: in a moment the state may be ahead of the record.
+        at.host.spawn(_keep(at, at.resident.codec.snapshot(at.actor), at.actor.person))
 
 
-async def _keep(at: Activation) -> None:
+async def _keep(at: Activation, snapshot: Snapshot, person: str) -> None:
     runtime = at.host.runtime
-    snapshot = at.resident.codec.snapshot(at.actor)
     try:
-        await runtime.journal.keep(at.id, snapshot, person=at.actor.person)
+        await runtime.journal.keep(at.id, snapshot, person=person)
     except FlotillaError as error:  # the journal has it all; the next one will be kept
         runtime.log.info("snapshot.not_kept", actor=str(at.id), reason=error.detail)
 
@@ -80,13 +86,16 @@ async def welcome(at: Activation, follower: Follower) -> None:
     """Between two signals nothing moves, so a newcomer misses nothing and sees nothing twice."""
     try:
         current = not follower.ended and await _show_history(at, follower)
+        if current and (frame := at.resident.performer.so_far(at, follower)) is not None:
+            follower.put(frame)
     except FlotillaError as error:  # it comes again
         return follower.end(error)
-    if not current:
-        return None
-    if (frame := at.resident.performer.so_far(at, follower)) is not None:
-        follower.put(frame)
-    return at.add_follower(follower)
+    except Exception as error:  # a bug in what it would see is no bug of the actor
+        at.host.runtime.log.error("follower.refused", actor=str(at.id), exc_info=error)
+        return follower.end(FlotillaError("What there is to follow can't be shown."))
+    if current and not follower.ended:  # it may have left meanwhile
+        at.add_follower(follower)
+    return None
 
 
 async def _show_history(at: Activation, follower: Follower) -> bool:
@@ -98,6 +107,6 @@ async def _show_history(at: Activation, follower: Follower) -> bool:
         if frame := at.resident.performer.frame(at.resident.codec.recorded(stored)):
             follower.put(frame)
     if page and page[-1].seq < at.recorded:
-        follower.end(MORE)
+        follower.end(Unavailable("There is more.", next="Connect again for the rest.", retry_after_s=0.0))
         return False
     return True

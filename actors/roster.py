@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any
@@ -49,6 +50,7 @@ class Roster:
         self._on_gone: list[Callable[[str], None]] = []
         self._owner = lru_cache(OWNERS_KEPT)(self._place)
         self.version = 0
+        self.changed_at = -math.inf  # monotonic seconds
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(members)} {role}" for role, members in self._members.items())
@@ -65,6 +67,13 @@ class Roster:
         known, now = self._members[role], self._clock.monotonic()
         trusted = [member for member in known if self._suspects.get(member.life, 0.0) <= now]
         return trusted or known
+
+    def suspects(self, member: Member) -> bool:
+        return self._suspects.get(member.life, 0.0) > self._clock.monotonic()
+
+    def named(self, role: str, name: str) -> Member | None:
+        """Trusted or not."""
+        return next((member for member in self._members[role] if member.name == name), None)
 
     def suspect(self, member: Member) -> None:
         fresh = member.life not in self._suspects
@@ -105,6 +114,7 @@ class Roster:
 
     def _changed(self) -> None:
         self.version += 1
+        self.changed_at = self._clock.monotonic()
         self._owner.cache_clear()
 
     # -- keeping up

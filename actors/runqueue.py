@@ -36,10 +36,12 @@ class RunQueue:
 
     def _run(self) -> None:
         ready = self._ready
-        for _ in range(min(STEPS_PER_SLICE, len(ready))):
-            actor = ready.popleft()
-            if actor.step():
-                ready.append(actor)
-        self._scheduled = bool(ready)
-        if ready:
-            asyncio.get_running_loop().call_soon(self._run)
+        try:
+            for _ in range(min(STEPS_PER_SLICE, len(ready))):
+                actor = ready.popleft()
+                if actor.step():
+                    ready.append(actor)
+        finally:  # a step that breaks must not stop all the others
+            self._scheduled = bool(ready)
+            if ready:
+                asyncio.get_running_loop().call_soon(self._run)

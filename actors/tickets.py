@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
+from actors import frames
 from flotilla.core.errors import FlotillaError, LimitReached, MailboxFull
 from flotilla.core.limits import LIMITS
 
@@ -54,6 +55,14 @@ class Promise:
         self.future.add_done_callback(lambda future: tell() if future.cancelled() else None)
 
 
+class Copied(Promise):
+    """An asker in this process that gets its answer as one behind a link does, in bytes: actors share no
+    memory with anybody."""
+
+    def answer(self, value: Any) -> None:
+        super().answer(frames.encode(value))
+
+
 class Replayed:
     """Around the ticket of somebody who replays the dead letter of that id: wants to know that the actor
     has taken the message, and not what it answers."""
@@ -93,21 +102,29 @@ class Stream:
         self._parts: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue()
         self._parts_max = parts_max
         self._tell: Callable[[], None] | None = None
+        self._ended = False
         self.gone = False
 
     def answer(self, value: Any) -> None:
-        self._parts.put_nowait((True, value))
+        self._put(True, value)
 
     def refuse(self, error: FlotillaError) -> None:
-        self._parts.put_nowait((True, error))
+        self._put(True, error)
 
     def part(self, value: Any) -> None:
         if self._parts.qsize() >= self._parts_max:  # too slow a reader: it must not cost the actor
             return self.refuse(LimitReached(f"The reader is {self._parts_max} parts behind."))
-        return self._parts.put_nowait((False, value))
+        return self._put(False, value)
+
+    def _put(self, last: bool, value: Any) -> None:
+        if not self._ended:
+            self._ended = last
+            self._parts.put_nowait((last, value))
 
     def when_gone(self, tell: Callable[[], None]) -> None:
         self._tell = tell
+        if self.gone:
+            tell()
 
     async def items(self) -> AsyncGenerator[Any]:
         try:

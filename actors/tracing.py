@@ -54,6 +54,10 @@ async def asked(
     return await _spanned(span, send(at, effect, call))
 
 
+def told(envelope: Envelope) -> Call:
+    return Call(trace=_inside(envelope))
+
+
 def worked(
     at: Activation, envelope: Envelope, effect: Work, work: Coroutine[Any, Any, None]
 ) -> Coroutine[Any, Any, None]:

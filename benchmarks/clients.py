@@ -85,6 +85,7 @@ class Customer:
         self._chance = chance
         self._question = question
         self._place = Place()
+        self._connected_after = 0
         self._socket: ClientConnection | None = None
         self._news = asyncio.Event()
         self._sent: dict[str, int] = {}  # how often
@@ -172,6 +173,7 @@ class Customer:
 
     async def _read_once(self) -> None:
         url = f"{self._url}?after={self._place}"
+        self._connected_after = self._place.after
         self.see(Connected, after=self._place.after, offset=self._place.offset)
         key = {"Authorization": "Bearer dev"}
         async with connect(
@@ -195,8 +197,8 @@ class Customer:
         self._news.set()
 
     def _is_echo(self, event: dict[str, Any]) -> bool:
-        """A message that is sent again is answered out of the order of the events."""
-        return self._sent.get(event["data"]["id"], 0) > 1 and event["seq"] != self._place.after + 1
+        """A message that is sent again over a later socket than its event is answered out of order."""
+        return event["seq"] <= self._connected_after and self._sent.get(event["data"]["id"], 0) > 1
 
     def _take_event(self, event: dict[str, Any]) -> None:
         data = event["data"]
@@ -221,11 +223,11 @@ class Customer:
             self.see(Acked, message=id, seq=event["seq"], turn=event["turn"])
 
     def _take_error(self, frame: dict[str, Any]) -> None:
-        """What passes is tried again by itself; what doesn't is noted."""
-        id, problem = frame.get("id"), frame["problem"]
-        if id is not None and problem["status"] < 500 and problem["status"] != 429:
+        """What passes is tried again."""
+        id, problem = frame.get("id", ""), frame["problem"]
+        self.see(Refused, message=id, problem=problem["type"].rpartition("/")[2])
+        if problem["status"] < 500 and problem["status"] != 429:
             self._refused.add(id)
-            self.see(Refused, message=id, problem=problem["type"].rpartition("/")[2])
 
     def stuck(self) -> None:
         self.see(Stuck, what=self.waits_for or "nothing that it knows of")

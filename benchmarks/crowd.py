@@ -70,7 +70,7 @@ class Crowd:
         """Until so many more replies have been seen to their end. Raises `TimeoutError`."""
         wanted = self.replies + number
         async with asyncio.timeout(PATIENCE_S):
-            while self.replies < wanted:  # noqa: ASYNC110
+            while self.replies < wanted:
                 await asyncio.sleep(0.05)
 
     async def finish(self, patience_s: float = PATIENCE_S) -> list[Violation]:

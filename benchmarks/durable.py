@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import uvloop
@@ -59,7 +61,13 @@ async def measure(seconds: float) -> list[Result]:
     ]
 
 
-def _result(measure: str, values, unit: str, better, target: float | None) -> Result:
+def _result(
+    measure: str,
+    values: Sequence[float],
+    unit: str,
+    better: Literal["lower", "higher"],
+    target: float | None,
+) -> Result:
     middle = statistics.median(values)
     spread = (max(values) - min(values)) / middle
     return Result(

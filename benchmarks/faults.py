@@ -1,6 +1,6 @@
 """What can be done to a running fleet, by name. Each is mended by the fleet itself, or here when its time is up.
 
-    await FAULTS["host killed"](fleet, crowd, long=False)
+await FAULTS["host killed"](fleet, crowd, long=False)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks.nodes import TwoNodes
 
 BACK_TIMEOUT_S = 90.0
 FROZEN_S = 6.0
+REAPED_TIMEOUT_S = 5.0
 GATEWAY = "ray::ServeReplica:flotilla:gateway"
 
 Fault = Callable[[OwnFleet, Crowd, bool], Awaitable[None]]
@@ -81,8 +82,12 @@ async def _kill_store(crowd: Crowd, what: str, pid: Callable[[], int | None]) ->
     victim = pid()
     assert victim is not None, f"{what} does not run"
     crowd.log.fault(f"kill {what}")
-    for process in family(victim):
+    processes = family(victim)
+    for process in processes:
         process.kill()
+    psutil.wait_procs(
+        processes, timeout=REAPED_TIMEOUT_S
+    )  # a child of this process stays until it is waited for
     await until(lambda: pid() not in (None, victim))
 
 

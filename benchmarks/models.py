@@ -27,6 +27,7 @@ from flotilla.core.generation import Prompt
 from flotilla.core.ids import ActorId
 from flotilla.core.policy import prompting
 from flotilla.stores.postgres import open_journal
+from flotilla.views.sessions import recorded
 
 AT_ONCE = (1, 4, 16)
 DOCUMENTS = [
@@ -90,12 +91,13 @@ async def ask_fleet(fleet: OwnFleet, question: str) -> Reply:
 async def prompts(fleet: OwnFleet) -> list[tuple[Prompt, int]]:
     """What the fleet asks its model for these questions, from its own record, and the tokens of its replies:
     vLLM alone makes as many."""
-    journal = await open_journal(fleet.local.postgres.url)
+    journal = await open_journal(fleet.local.postgres.url, secret=fleet.local.secret("visitors"))
     made: list[tuple[Prompt, int]] = []
     for question in QUESTIONS:
         session = await asyncio.to_thread(fleet.session, "bank")
         reply = await asyncio.to_thread(fleet.ask, session, question)
-        facts = [recorded.fact for recorded in await journal.read(ActorId("demo", "session", session))]
+        stored = await journal.read(ActorId("demo", "session", session))
+        facts = [recorded(entry).fact for entry in stored]
         started = next(fact for fact in facts if isinstance(fact, ReplyStarted))
         prompt = prompting.build(
             BANK.persona, started.passages, (), question, tokens_max=BANK.reply_tokens_max

@@ -21,9 +21,7 @@ RAY_TIMEOUT_S = 120
 class TwoNodes(OwnFleet):
     """`head` and `second` are the resources of the nodes; the second one's name it, so it has "second"."""
 
-    def __init__(
-        self, head: dict[str, int] = HEAD, second: dict[str, int] = SECOND, **settings: str
-    ) -> None:
+    def __init__(self, head: dict[str, int] = HEAD, second: dict[str, int] = SECOND, **settings: str) -> None:
         hosts = head["host"] + second["host"]
         super().__init__(**{"FLOTILLA_HOSTS": str(hosts), **settings})
         self._head, self._second = head, second
@@ -58,7 +56,7 @@ class TwoNodes(OwnFleet):
     @property
     def second(self) -> psutil.Process | None:
         """The second node's raylet; None if it is dead."""
-        found = (p for p in self.local.processes() if p.name() == "raylet" and '"second"' in _command(p))
+        found = (p for p in self.local.processes() if p.name() == "raylet" and ",second," in _command(p))
         return next(found, None)
 
     def _deploy(self) -> None:

@@ -16,4 +16,3 @@ class Alone(Counter):
     kind: ClassVar[Kind] = msgspec.structs.replace(
         Counter.kind, name="alone", dedicated=Resources(memory_bytes=64 << 20)
     )
-

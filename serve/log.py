@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 # Fields that could carry a customer's words or a secret are cut out, whoever logs them.
+FRAMES_MAX = 20
 _NEVER = frozenset({"text", "query", "message", "token", "key", "secret", "authorization", "password", "url"})
 
 
@@ -18,6 +22,27 @@ def _redact(_: Any, __: str, event: Any) -> Any:
     return event
 
 
+def _where(_: Any, __: str, event: Any) -> Any:
+    """Of an exception its types and the lines that raised it, and not what it says: that may be a
+    customer's text."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["exception"] = list(_chain(error))
+    return event
+
+
+def _chain(error: BaseException | None) -> Iterator[dict[str, Any]]:
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)[-FRAMES_MAX:]
+        yield {
+            "type": type(error).__name__,
+            "at": [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames],
+        }
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
 def logger(role: str) -> Any:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     structlog.configure(
@@ -25,7 +50,7 @@ def logger(role: str) -> Any:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,
-            structlog.processors.format_exc_info,
+            _where,
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -20,7 +20,7 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 
 # Kinds to try out; FLOTILLA_KINDS names your own instead.
-EXAMPLES = "examples.counter,examples.team"
+EXAMPLES = "examples.counter,examples.team,examples.ticket"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -79,7 +79,7 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         log=log,
         tracer=tracer_of(settings, "host", log),
     )
-    here = Host(runtime, only=only)
+    here = Host(runtime, only=only, lease=lease)
     spawner = RaySpawner(lambda actor, resources: recipes.dedicated(settings, actor, resources))
     here.spawning = Spawning(lambda name: runtime.kinds.of(name).kind, spawner, clock)
     answering, care, load = Answering(here), Care(here, settings.host_memory_bytes), Load(here)

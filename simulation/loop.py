@@ -8,7 +8,6 @@ when nothing is left to run, time jumps to the next timer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
 import heapq
@@ -17,44 +16,14 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from itertools import count
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from simulation.process import CURRENT, Handle, Process
+from simulation.tasks import Escape, Runaway, SimTask, Sockets
 
 T = TypeVar("T")
 STEP_S = 5e-6
 STEPS_MAX = 2_000_000
-
-
-class Escape(RuntimeError):
-    """The code under test has reached for the real world: a thread, a socket, a sleep."""
-
-
-class Runaway(RuntimeError):
-    """So many steps that the world will not come to an end."""
-
-
-class Sockets(Protocol):
-    def listen(self, protocols: Callable[[], asyncio.BaseProtocol], port: int) -> Any: ...
-
-    async def connect(self, protocols: Callable[[], asyncio.BaseProtocol], port: int) -> tuple[Any, Any]: ...
-
-
-class SimTask(asyncio.Task[Any]):
-    """A task of a process. Its hash is its number, so that sets of tasks have the same order each time."""
-
-    process: Process
-    number: int
-
-    def __hash__(self) -> int:
-        return self.number
-
-    def forget(self) -> None:
-        """Drops it where it stands; its `finally` blocks run as far as they don't wait."""
-        self._log_destroy_pending = False
-        coroutine: Any = self.get_coro()
-        with contextlib.suppress(BaseException):
-            coroutine.close()
 
 
 class SimLoop(asyncio.AbstractEventLoop):

@@ -12,24 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from simulation.loop import SimLoop
 from simulation.process import Process
+from simulation.weather import Weather
 
 HIGH_WATER_BYTES = 64 * 1024
 LOW_WATER_BYTES = 16 * 1024
 FIRST_PORT = 40_000
-
-
-class Weather(msgspec.Struct, kw_only=True):
-    """How the network is: seconds, and chances from 0 to 1."""
-
-    latency_s: tuple[float, float] = (0.0002, 0.002)
-    late: float = 0.02  # of a piece
-    late_s: float = 0.05
-    split: float = 0.15  # of a write
-    lost_with_death: float = 0.5  # of what was under way when its sender died
 
 
 Protocols = Callable[[], asyncio.BaseProtocol]
@@ -98,6 +87,7 @@ class Network:
         self._cuts.discard((one, other))
         for transport in list(self._transports):
             transport.pump()
+            transport.peer.pump()  # it may be closed already, with its end still under way
 
     def heal_all(self) -> None:
         for one, other in sorted(self._cuts):

@@ -103,7 +103,7 @@ class HostNode(Node):
         super().__init__(ground)
         self.lease = Lease()
         self.letters = ground.stores.letters.seen_from(ground.process)
-        self.host = Host(self._runtime(), ground.name)
+        self.host = Host(self._runtime(), ground.name, lease=self.lease)
 
     def _runtime(self) -> Runtime:
         return Runtime(

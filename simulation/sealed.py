@@ -17,7 +17,8 @@ from typing import Any
 
 from flotilla.core import ids
 from simulation.clock import BEGINNING
-from simulation.loop import Escape, SimLoop
+from simulation.loop import SimLoop
+from simulation.tasks import Escape
 
 _BEGAN_S = BEGINNING.timestamp()
 

@@ -14,12 +14,13 @@ from flotilla.core.ids import ActorId
 from flotilla.stores.memory import MemoryHotLog, MemoryJournal, MemoryPins
 from simulation.clients import TENANT, Buyer, Customer, Outside, Person, Reader, Ringer
 from simulation.loop import SimLoop
-from simulation.network import Network, Weather
+from simulation.network import Network
 from simulation.nodes import GatewayNode, Ground, HostNode, Node, Stores
 from simulation.observations import Effected, Entry, Fault, Observation, Stuck, Violation
 from simulation.process import Process
 from simulation.record import entries_of
 from simulation.stores import BeatingDirectory, Store
+from simulation.weather import Weather
 
 SETTLE_MOST_S = 90.0
 LOOK_EVERY_S = 0.25

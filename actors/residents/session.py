@@ -16,13 +16,14 @@ from actors.work import Work
 from flotilla.core import effects, signals
 from flotilla.core.calls import Call
 from flotilla.core.effects import Signal, Step, Woken
-from flotilla.core.errors import Conflict, FlotillaError, Problem
+from flotilla.core.errors import Conflict, FlotillaError, Problem, Unavailable
 from flotilla.core.facts import (
     MessageAccepted,
     ReplyCompleted,
     ReplyFailed,
     ReplyInterrupted,
 )
+from flotilla.core.generation import Shown
 from flotilla.core.journal import Stored
 from flotilla.core.ledger import Recorded
 from flotilla.core.ports import HotLog
@@ -40,9 +41,10 @@ def residents(doors: Doorways) -> Iterable[Resident]:
 class Talk:
     """What an activation knows of the turns under way, beyond the session's own state."""
 
-    __slots__ = ("shown", "text", "watches")
+    __slots__ = ("known", "shown", "text", "watches")
 
     def __init__(self) -> None:
+        self.known = False  # whether `shown` is all that anybody has shown
         self.text = ""  # the reply under way
         self.shown = ""  # what the hot log, and so the customer, has of it
         self.watches: dict[str, Stopwatch] = {}
@@ -74,9 +76,18 @@ class SessionPerformer(Performer):
         if turn is None:
             return None
         talk = _talk(at)
-        shown = await self._hot_log.read(at.id, turn.id)
-        talk.text = talk.shown = shown.text
+        shown = await self._shown(at, turn.id, talk)
+        talk.text, talk.shown, talk.known = shown.text, shown.text, True
         return Woken(said=shown.text, sealed=shown.sealed)
+
+    async def _shown(self, at: Activation, turn: str, talk: Talk) -> Shown:
+        """While the hot log is down nobody shows anything: what we have shown ourselves is still all."""
+        try:
+            return await self._hot_log.read(at.id, turn)
+        except Unavailable:
+            if not talk.known:
+                raise
+            return Shown(talk.shown)
 
     # -- in order
 
@@ -85,9 +96,16 @@ class SessionPerformer(Performer):
             case signals.Say():
                 await self._say(at, effect)
             case signals.Seal():
-                await self._hot_log.seal(at.id, effect.turn)
+                await self._seal(at, effect.turn)
             case _:
                 await super().step(at, effect)
+
+    async def _seal(self, at: Activation, turn: str) -> None:
+        """Raises `Conflict` if another host has shown more of the reply than we know: what is recorded as
+        its text must be all of it."""
+        shown = await self._hot_log.seal(at.id, turn)
+        if not _talk(at).shown.startswith(shown):
+            raise Conflict("Another host has shown more of this reply.")
 
     async def _say(self, at: Activation, say: signals.Say) -> None:
         """Into the hot log, then to the followers. While the hot log is down nothing is shown: the
@@ -158,6 +176,7 @@ class SessionPerformer(Performer):
         now = self._work.clock.monotonic()
         if isinstance(fact, MessageAccepted) and fact.turn:
             waited_ms = signal.waited_ms if isinstance(signal, signals.Post) else 0.0
+            _talk(at).known = True
             _talk(at).watches.setdefault(fact.turn, Stopwatch(now - waited_ms / 1000))
         elif isinstance(fact, ReplyCompleted) and (watch := _talk(at).watches.get(fact.turn)):
             return msgspec.structs.replace(fact, timing=watch.timing(now))

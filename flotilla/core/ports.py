@@ -193,10 +193,10 @@ class HotLog(Protocol):
 
     async def read(self, actor: ActorId, turn: str) -> Shown: ...
 
-    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> None:
+    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> str:
         """Closes the log of this turn: whoever appends to it from now on gets a `Conflict`, so that a host
-        that was declared dead shows no word of a turn that has ended. `forget` drops the text, once
-        the record has it."""
+        that was declared dead shows no word of a turn that has ended. Returns all that has been shown;
+        `forget` drops that text, once the record has it."""
         ...
 
     async def ping(self) -> None: ...

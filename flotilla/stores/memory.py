@@ -34,7 +34,7 @@ class MemoryHotLog:
         text = self._texts.get((actor, turn), b"").decode()
         return Shown(text, (actor, turn) in self._sealed)
 
-    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> None:
+    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> str:
         if forget:
             self._texts.pop((actor, turn), None)
         self._sealed[actor, turn] = None
@@ -42,6 +42,7 @@ class MemoryHotLog:
             oldest = next(iter(self._sealed))
             del self._sealed[oldest]
             self._texts.pop(oldest, None)
+        return self._texts.get((actor, turn), b"").decode()
 
     async def ping(self) -> None:
         return None

@@ -13,7 +13,14 @@ APP_ROLE = "flotilla_app"
 COMMAND_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 5_137_204
 
-_DOWN = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, TimeoutError)
+# The client's own: a connection whose server was killed while it said good-bye can't be reset.
+_DOWN = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    TimeoutError,
+)
 # Shut down or starting, deadlocked or cancelled, failed over to a replica: all pass by themselves.
 _PASSING = (
     asyncpg.OperatorInterventionError,

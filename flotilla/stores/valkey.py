@@ -38,6 +38,7 @@ _CLOSE = """
 local text = ARGV[2] ~= '1' and redis.call('GET', KEYS[1]) or ''
 if string.byte(text) ~= 255 then text = '\\255' .. text end
 redis.call('SET', KEYS[1], text, 'EX', ARGV[1])
+return text
 """
 
 # KEYS: the log. ARGV: bytes that are there, text, seconds to keep. Returns 1, or 0 if another writer was
@@ -155,9 +156,10 @@ class ValkeyHotLog:
         text = (value or b"").removeprefix(_SEAL)
         return Shown(text.decode(), sealed=(value or b"").startswith(_SEAL))
 
-    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> None:
+    async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> str:
         async with _translated():
-            await self._close([_hot_key(actor, turn)], [HOT_LOG_SEALED_S, int(forget)])
+            text: bytes = await self._close([_hot_key(actor, turn)], [HOT_LOG_SEALED_S, int(forget)])
+        return text.removeprefix(_SEAL).decode()
 
     async def ping(self) -> None:
         async with _translated():

@@ -95,8 +95,10 @@ class _Socket:
         self._actor = actor
         self._visitor = visitor
         self._unreadable = 0
+        self._after = 0  # where the events of this socket begin
 
     async def run(self, after: int, offset: int) -> None:
+        self._after = after
         out = asyncio.create_task(self._write(after, offset))
         back = asyncio.create_task(self._read())
         done, pending = await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,7 +170,8 @@ class _Socket:
         )
         with self._doors.traces.call("message over WebSocket", self._actor) as call:
             accepted = await self._doors.fleet.ask(self._actor, post, call=call)
-        if accepted.again:  # the first answer may have been lost with the last socket
+        # Its event came before this socket's first: who says it again wants to know all the same.
+        if accepted.again and accepted.seq <= self._after:
             journal = await self._doors.journal()
             for stored in await journal.read(self._actor, after=accepted.seq - 1, limit=1):
                 await self._send(msgspec.json.encode(events.event(recorded(stored))).decode())

@@ -136,14 +136,14 @@ class Probe(Actor):
         if signal.value == "break":
             raise ZeroDivisionError("a bug")
         if signal.value == "ask":
-            return (self._ask("back", "back"),)
+            return (self._ask("back", "other"),)
         return (Answer(value=signal.value, key="w"),)
 
     def _ask(self, key: str, to: str, text: str = "x", timeout_s: float = 60.0) -> Ask:
         act = Act(what="never" if to == "back" else "note", text=text)
         return Ask(key=key, to=ActorId(self.id.tenant, "probe", to), message=act, timeout_s=timeout_s)
 
-    def _act(self, act: Act) -> Effects:  # noqa: PLR0911
+    def _act(self, act: Act) -> Effects:
         if act.what == "on raises":
             self.record(Begun(text=act.text))
             raise Refused("After all, no.", next="Send another.")

@@ -12,6 +12,7 @@ from actors.dedicated import process_name
 from actors.refs import ActorRef
 from examples.counter import Add, Counter, Total
 from examples.dedicated import Alone
+from examples.ticket import Look, Open, Ticket
 from flotilla.core.errors import Refused
 from flotilla.core.ids import new_id
 from flotilla.views import events
@@ -19,7 +20,7 @@ from serve.settings import read_settings
 from serve.wiring import Doors
 from tests.fleet import TestFleet
 
-KINDS = "examples.counter,examples.dedicated"
+KINDS = "examples.counter,examples.dedicated,examples.ticket"
 PATIENCE_S = 60.0
 
 
@@ -116,6 +117,21 @@ async def test_a_dedicated_actor_has_a_process_to_itself_and_takes_it_along(
 
     await until(gone)
     assert await ref.ask(Total()) == 1  # and its process is there again
+
+
+async def test_a_reminder_comes_though_its_host_dies_in_between(kinds: TestFleet, doors: Doors) -> None:
+    ref = doors.fleet.ref(Ticket, "demo", new_id("t"))
+    assert await ref.ask(Open(answer_within_s=1.5)) == "open"
+    process_of(kinds, doors, ref).kill()
+
+    async def escalated() -> bool:
+        return any(stored.entry.type == "escalated" for stored in await journal.read(ref.id))
+
+    journal = await doors.journal()
+    await until(escalated)
+    assert await ref.ask(Look(), timeout_s=PATIENCE_S) == "escalated"
+    assert [stored.entry.type for stored in await journal.read(ref.id)] == ["opened", "escalated"]
+    assert await journal.reminders(ref.id) == []
 
 
 async def _put_to_sleep(doors: Doors, ref: ActorRef) -> None:

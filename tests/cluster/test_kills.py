@@ -6,19 +6,14 @@ simulator judges what the customers have noted.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import psutil
 import pytest
 
-from benchmarks.crowd import DOCUMENTS, Crowd, talking
-from benchmarks.faults import FAULTS, busiest, family, frozen, hosts, process_of, until
+from benchmarks.crowd import DOCUMENTS, talking
+from benchmarks.faults import FAULTS
 from benchmarks.nodes import TwoNodes
-from simulation.observations import Fault, Received
-from tests.fleet import QUESTION, join, receive
 
 CUSTOMERS = 20
 SEED = 11
@@ -37,10 +32,16 @@ def nodes() -> Iterator[TwoNodes]:
 
 @pytest.mark.parametrize("what", FAULTS)
 async def test_nothing_acknowledged_is_lost_doubled_or_reordered(nodes: TwoNodes, what: str) -> None:
-    t0=time.monotonic()
+    t0 = time.monotonic()
     async with talking(nodes, CUSTOMERS, SEED) as crowd:
-        t1=time.monotonic()
+        t1 = time.monotonic()
         await FAULTS[what](nodes, crowd, False)
-        t2=time.monotonic()
+        t2 = time.monotonic()
         await crowd.until_replies(CUSTOMERS)
-    print(what, round(t1-t0,1), round(t2-t1,1), round(time.monotonic()-t2,1), len(crowd.log.observations))
+    print(
+        what,
+        round(t1 - t0, 1),
+        round(t2 - t1, 1),
+        round(time.monotonic() - t2, 1),
+        len(crowd.log.observations),
+    )

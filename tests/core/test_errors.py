@@ -9,12 +9,13 @@ from flotilla.core import errors
 from flotilla.core.errors import FlotillaError, Problem, Unavailable, error_of
 
 
-
 def family(cls: type[FlotillaError]) -> list[type[FlotillaError]]:
     return [cls, *(kin for child in cls.__subclasses__() for kin in family(child))]
 
 
-ALL = [cls for cls in family(FlotillaError) if cls.__module__ == errors.__name__]  # others stay in their stores
+ALL = [
+    cls for cls in family(FlotillaError) if cls.__module__ == errors.__name__
+]  # others stay in their stores
 
 
 @pytest.mark.parametrize("cls", ALL)

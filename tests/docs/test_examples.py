@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
+DOCS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))
 PAGES = ("docs/kinds.md", "docs/agents.md")
 
 
@@ -56,7 +57,14 @@ def test_every_page_has_code_that_runs(page: str) -> None:
     assert code(page).strip() and module(page)
 
 
-def test_the_first_kind_is_the_one_that_a_fleet_can_host() -> None:
-    """docs/kinds.md shows examples/counter.py as it is."""
-    shown = (ROOT / "docs/kinds.md").read_text().split("```python\n")[1].split("```")[0]
+@pytest.mark.parametrize("page", ["docs/kinds.md", "README.md"])
+def test_the_first_kind_is_the_one_that_a_fleet_can_host(page: str) -> None:
+    """It is shown as it is in examples/counter.py."""
+    shown = (ROOT / page).read_text().split("```python\n")[1].split("```")[0]
     assert shown.strip() in (ROOT / "examples/counter.py").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", *DOCS])
+def test_links_within_the_repository_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

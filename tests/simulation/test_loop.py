@@ -15,9 +15,10 @@ import pytest
 
 from flotilla.core.ids import new_id
 from simulation.clock import SimClock
-from simulation.loop import Escape, Runaway, SimLoop
+from simulation.loop import SimLoop
 from simulation.network import Network
 from simulation.sealed import sealed
+from simulation.tasks import Escape, Runaway
 from tests.simulation.worlds import run
 
 

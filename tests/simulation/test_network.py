@@ -10,8 +10,9 @@ import pytest
 from actors.link import Link, Listener, connect
 from flotilla.core.errors import Unavailable
 from simulation.loop import SimLoop
-from simulation.network import Network, Weather
+from simulation.network import Network
 from simulation.process import Process
+from simulation.weather import Weather
 from tests.simulation.worlds import run
 
 ROUGH = Weather(split=1.0, late=0.2)

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from simulation.loop import SimLoop
-from simulation.network import Network, Weather
+from simulation.network import Network
+from simulation.weather import Weather
 
 Main = Callable[[SimLoop, Network], Awaitable[Any]]
 CALM = Weather(late=0.0, split=0.0)
