@@ -109,7 +109,8 @@ class Care:
         """Wakes the actors of ours that have work to go on with and no activation; returns how many."""
         if self._host.draining:
             return 0
-        left = (id for id in await self._runtime.journal.unfinished() if id not in self._host.active)
+        left = [id for id in await self._runtime.journal.unfinished() if id not in self._host.active]
+        await self._host.start_dedicated(left)
         mine = list(islice((id for id in left if self._mine(id)), RECOVERED_PER_ROUND))
         for id in mine:
             try:

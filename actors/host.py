@@ -7,7 +7,7 @@ nobody needs is passivated; one that was left unfinished by a dead host is woken
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -125,6 +125,15 @@ class Host:
             return id == self.only
         home = self.runtime.fleet.home(id)
         return home == self.name or (home is None and not self.runtime.kinds.of(id.kind).kind.dedicated)
+
+    async def start_dedicated(self, left: Iterable[ActorId]) -> None:
+        """Has the processes started of those that have one to themselves, work to go on with, and nobody
+        to do it; each by the host that would own it if it were pooled."""
+        roster = self.runtime.fleet.roster
+        for id in left:
+            pooled = roster.pooled_owner(id) if roster.is_dedicated(id) and roster.owner(id) is None else None
+            if self.spawning is not None and pooled is not None and pooled.name == self.name:
+                await self.spawning.dedicate(id)
 
     def forget(self, activation: Activation) -> None:
         if self.active.get(activation.id) is activation:

@@ -72,6 +72,13 @@ class _Tagged(msgspec.Struct):
     signal: str = ""
 
 
+class PersonFrame(msgspec.Struct, frozen=True, array_like=True):
+    """A person of a tenant, as `Actor.person` calls them."""
+
+    tenant: str
+    person: str
+
+
 class ListFrame(msgspec.Struct, frozen=True, array_like=True):
     """Which activations: of a tenant, of a kind ("" for any), at most so many."""
 
@@ -94,6 +101,8 @@ async def answer(host: Host, method: str, body: bytes) -> Any:
             if host.spawning is None:
                 raise NotFound("This host starts no processes.")
             return await host.spawning.dedicate(frames.decode_actor(body))
+        case "forget":
+            return forget(host, msgspec.msgpack.decode(body, type=PersonFrame))
         case "release":
             return host.release(frames.decode_actor(body))
         case "drain":
@@ -159,6 +168,14 @@ def _listed(host: Host, a: Activation) -> Listed:
     state = "leaving" if a.leaving else "idle" if a.idle else "working"
     idle_s = round(host.runtime.clock.monotonic() - a.touched, 1)
     return Listed(a.id, a.recorded, a.waiting, state, idle_s, a.followers)
+
+
+def forget(host: Host, who: PersonFrame) -> int:
+    """Lets go of the actors that hold something of a person who was erased; returns how many."""
+    theirs = [a for a in host.active.values() if a.id.tenant == who.tenant and a.actor.person == who.person]
+    for activation in theirs:
+        activation.leave()
+    return len(theirs)
 
 
 def show(host: Host, id: ActorId) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from actors import frames
-from actors.inspection import Listed, ListFrame, Status
+from actors.inspection import Listed, ListFrame, PersonFrame, Status
 from actors.link import Links
 from actors.roster import Roster
 from flotilla.core.errors import Conflict, FlotillaError, NotFound, Refused, UnknownActor
@@ -149,6 +149,10 @@ class Overview:
                 return host
         names = ", ".join(host.name for host in up) or "none"
         raise NotFound(f"No host {name!r} is up.", field="host", next=f"Up: {names}.")
+
+    async def forget(self, tenant: str, person: str) -> Gathered[int]:
+        """Has every host let go of what it remembers of a person."""
+        return await self._gather("forget", frames.encode(PersonFrame(tenant, person)), int)
 
     async def _gather(
         self,

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from serve import problems
 from serve.limiter import BodyLimit
-from serve.routes import actors, health, knowledge, live, page, sessions
+from serve.routes import actors, customers, health, knowledge, live, page, sessions
 from serve.settings import Settings
 from serve.wiring import Doors
 
@@ -28,6 +28,6 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Flotilla", version="1", lifespan=lifespan, redoc_url=None)
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for module in (sessions, live, knowledge, actors, health, page):
+    for module in (sessions, live, knowledge, customers, actors, health, page):
         app.include_router(module.router)
     return app

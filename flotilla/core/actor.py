@@ -36,7 +36,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 """Makes a fact's JSON of one version into that of the next."""
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
     """Something that was decided and is in the journal for good."""
 
 

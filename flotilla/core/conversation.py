@@ -32,7 +32,7 @@ from flotilla.core.signals import SessionView
 HISTORY_MESSAGES = 8
 
 
-class Turn(msgspec.Struct, kw_only=True):
+class Turn(msgspec.Struct, kw_only=True, gc=False):
     """A message, or some that are answered together, and the reply. `seq` is that of the first message;
     `started` is set once `reply.started` is recorded for all of them."""
 
@@ -55,7 +55,7 @@ class Turn(msgspec.Struct, kw_only=True):
         self.started, self.started_seq = None, 0
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a message, to answer it again."""
 
     seq: int
@@ -63,8 +63,10 @@ class Seen(msgspec.Struct, frozen=True):
     digest: bytes
 
 
-class Conversation(Actor):
-    """`said` and `model` are not in the journal: the text under way, and the model that is there.
+class Conversation(Actor, gc=False):
+    """Kept out of Python's garbage collector, like its parts: nothing in it leads back to it.
+
+    `said` and `model` are not in the journal: the text under way, and the model that is there.
 
     `seen` holds the customer's messages by id, `written` what persons wrote.
     """

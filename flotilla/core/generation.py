@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 
-class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     role: Literal["system", "user", "assistant"]
     text: str
 

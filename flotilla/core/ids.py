@@ -32,7 +32,7 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-class ActorId(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
+class ActorId(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True, gc=False):
     """Who an actor is, wherever it lives: its tenant, its kind and its name in that kind."""
 
     tenant: str
