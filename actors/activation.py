@@ -13,11 +13,11 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors import doubt, measuring, performing, recording, supervision
+from actors.audience import Audience
 from actors.follower import Follower
 from actors.mailbox import Envelope, Mailbox
 from actors.outcomes import late, moved, unknown
 from actors.runtime import Resident
-from actors.tickets import Ticket, Tickets
 from flotilla.core.actor import Actor
 from flotilla.core.calls import Call
 from flotilla.core.effects import Abandoned, Due, Effect, Message, Record, Signal, Step
@@ -35,16 +35,14 @@ class Newcomer(Signal, frozen=True, tag="flotilla.newcomer"):
     follower: Any
 
 
-class Activation:
+class Activation(Audience):
     """Made by its host, awake once its journal is folded. `notes` is for its performer."""
 
     __slots__ = (
         "_box",
-        "_followers",
         "_queued",
         "_runner",
         "_running",
-        "_tickets",
         "actor",
         "crashes",
         "host",
@@ -61,6 +59,7 @@ class Activation:
     )
 
     def __init__(self, id: ActorId, resident: Resident, host: Host) -> None:
+        super().__init__(resident.kind.limits.mailbox_messages_max)
         self.id = id
         self.actor: Actor = resident.codec.actor(id=id)
         self.resident = resident
@@ -77,9 +76,7 @@ class Activation:
         self._queued = False
         self._running = False
         self._runner: asyncio.Task[None] | None = None
-        self._followers: list[Follower] | None = None
         self.tasks: dict[str, asyncio.Task[None]] | None = None
-        self._tickets: Tickets | None = None
 
     def __repr__(self) -> str:
         return f"<Activation {self.id}: seq {self.recorded}, {self.waiting} waiting>"
@@ -87,10 +84,6 @@ class Activation:
     @property
     def waiting(self) -> int:
         return len(self._box) if self._box else 0
-
-    @property
-    def followers(self) -> int:
-        return len(self._followers or ())
 
     @property
     def idle(self) -> bool:
@@ -116,16 +109,6 @@ class Activation:
 
     def follow(self, follower: Follower) -> None:
         self.deliver(Envelope(Newcomer(follower=follower)), bounded=False)
-
-    def unfollow(self, follower: Follower) -> None:
-        if self._followers and follower in self._followers:
-            self._followers.remove(follower)
-
-    def publish(self, frame: bytes) -> None:
-        if self._followers:
-            self._followers = [follower for follower in self._followers if not follower.ended]
-            for follower in self._followers:
-                follower.put(frame)
 
     # -- the loop
 
@@ -265,39 +248,12 @@ class Activation:
 
     # -- answering and leaving
 
-    @property
-    def tickets(self) -> Tickets:
-        if self._tickets is None:
-            self._tickets = Tickets(self.resident.kind.limits.mailbox_messages_max)
-        return self._tickets
-
     def abandoned(self, key: str) -> None:
         self.hear(Abandoned(key=key))
-
-    def take_tickets(self, key: str) -> list[Ticket]:
-        taken = self._tickets.take(key) if self._tickets is not None else []
-        if self._tickets is not None and not self._tickets:
-            self._tickets = None
-        return taken
-
-    def refuse_promised(self, error: FlotillaError) -> None:
-        """Those who were promised an answer: nobody here works on it any more."""
-        tickets, self._tickets = self._tickets, None
-        for ticket in tickets.take_all() if tickets else ():
-            ticket.refuse(error)
 
     def took(self, envelope: Envelope) -> bool:
         """Whether something is in the record that was decided about it: then it must not be tried again."""
         return self.recorded > envelope.seq
-
-    def add_follower(self, follower: Follower) -> None:
-        self._followers = [*(self._followers or ()), follower]
-
-    def dismiss(self) -> None:
-        """Who follows comes again, from where it is."""
-        followers, self._followers = self._followers, None
-        for follower in followers or ():
-            follower.end(moved())
 
     def refuse(self, envelope: Envelope, error: FlotillaError) -> None:
         self.resident.counts["refused"] += 1
@@ -351,6 +307,5 @@ class Activation:
             elif envelope.ticket is not None:
                 envelope.ticket.refuse(error)
         self.refuse_promised(unknown() if isinstance(error, Moved) else error)
-        for follower in self._followers or ():
-            follower.end(error)
+        self.dismiss(error)
         self.host.forget(self)

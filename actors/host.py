@@ -50,7 +50,7 @@ class Host:
         self.active: dict[ActorId, Activation] = {}
         self.alarm: Alarm | None = None  # for those who look at the host
         self._spawned: set[asyncio.Task[None]] = set()
-        runtime.fleet.local = self
+        runtime.fleet.settle_here(self)
 
     def __repr__(self) -> str:
         return f"<Host {self.name}: {len(self.active)} activations, {len(self.queue)} have something to do>"

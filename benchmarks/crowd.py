@@ -145,11 +145,15 @@ def patiently(call: Any, *args: Any, patience_s: float = READ_PATIENCE_S) -> Any
         time.sleep(0.2)
 
 
+async def opened(fleet: OwnFleet, number: int) -> list[str]:
+    """So many sessions."""
+    return [await asyncio.to_thread(patiently, fleet.session, "bank") for _ in range(number)]
+
+
 @contextlib.asynccontextmanager
 async def talking(fleet: OwnFleet, number: int, seed: int) -> AsyncGenerator[Crowd]:
     """A crowd that has begun to talk. In the end it is heard out, and `Broken` raised if a promise was."""
-    sessions = [await asyncio.to_thread(patiently, fleet.session, "bank") for _ in range(number)]
-    crowd = Crowd(fleet, sessions, seed)
+    crowd = Crowd(fleet, await opened(fleet, number), seed)
     crowd.start()
     try:
         await crowd.until_replies(number // 2)

@@ -22,6 +22,7 @@ from flotilla.core.facts import (
     ReplyCompleted,
     ReplyFailed,
     ReplyInterrupted,
+    ReplyStarted,
 )
 from flotilla.core.generation import Shown
 from flotilla.core.journal import Stored
@@ -39,15 +40,23 @@ def residents(doors: Doorways) -> Iterable[Resident]:
 
 
 class Talk:
-    """What an activation knows of the turns under way, beyond the session's own state."""
+    """What an activation knows of the turns under way, beyond the session's own state. `text` and `shown`
+    are of `turn`."""
 
-    __slots__ = ("known", "shown", "text", "watches")
+    __slots__ = ("shown", "text", "turn", "watches")
 
     def __init__(self) -> None:
-        self.known = False  # whether `shown` is all that anybody has shown
+        self.turn = ""
         self.text = ""  # the reply under way
         self.shown = ""  # what the hot log, and so the customer, has of it
         self.watches: dict[str, Stopwatch] = {}
+
+    def begin(self, turn: str) -> None:
+        if turn != self.turn:
+            self.turn, self.text, self.shown = turn, "", ""
+
+    def shown_of(self, turn: str) -> str:
+        return self.shown if turn == self.turn else ""
 
 
 class SessionPerformer(Performer):
@@ -77,7 +86,7 @@ class SessionPerformer(Performer):
             return None
         talk = _talk(at)
         shown = await self._shown(at, turn.id, talk)
-        talk.text, talk.shown, talk.known = shown.text, shown.text, True
+        talk.turn, talk.text, talk.shown = turn.id, shown.text, shown.text
         return Woken(said=shown.text, sealed=shown.sealed)
 
     async def _shown(self, at: Activation, turn: str, talk: Talk) -> Shown:
@@ -85,7 +94,7 @@ class SessionPerformer(Performer):
         try:
             return await self._hot_log.read(at.id, turn)
         except Unavailable:
-            if not talk.known:
+            if talk.turn != turn:
                 raise
             return Shown(talk.shown)
 
@@ -104,13 +113,14 @@ class SessionPerformer(Performer):
         """Raises `Conflict` if another host has shown more of the reply than we know: what is recorded as
         its text must be all of it."""
         shown = await self._hot_log.seal(at.id, turn)
-        if not _talk(at).shown.startswith(shown):
+        if not _talk(at).shown_of(turn).startswith(shown):
             raise Conflict("Another host has shown more of this reply.")
 
     async def _say(self, at: Activation, say: signals.Say) -> None:
         """Into the hot log, then to the followers. While the hot log is down nothing is shown: the
         reply goes on unseen, and its whole text comes with `reply.completed`."""
         talk = _talk(at)
+        talk.begin(say.turn)
         talk.text += say.text
         unshown = talk.text[len(talk.shown) :]
         if not self._may_show():
@@ -130,10 +140,10 @@ class SessionPerformer(Performer):
         turn, talk = at.actor.turn, at.notes
         if turn is None or talk is None:
             return None
-        seen = follower.seen_of(turn.started_seq)
-        if len(talk.shown) <= seen:
+        seen, shown = follower.seen_of(turn.started_seq), talk.shown_of(turn.id)
+        if len(shown) <= seen:
             return None
-        return events.delta_frame(turn.seq, turn.id, seen, talk.shown[seen:])
+        return events.delta_frame(turn.seq, turn.id, seen, shown[seen:])
 
     # -- beside the loop
 
@@ -176,8 +186,9 @@ class SessionPerformer(Performer):
         now = self._work.clock.monotonic()
         if isinstance(fact, MessageAccepted) and fact.turn:
             waited_ms = signal.waited_ms if isinstance(signal, signals.Post) else 0.0
-            _talk(at).known = True
             _talk(at).watches.setdefault(fact.turn, Stopwatch(now - waited_ms / 1000))
+        elif isinstance(fact, ReplyStarted):
+            _talk(at).begin(fact.turn)
         elif isinstance(fact, ReplyCompleted) and (watch := _talk(at).watches.get(fact.turn)):
             return msgspec.structs.replace(fact, timing=watch.timing(now))
         return fact
