@@ -15,6 +15,7 @@ import gc
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import psutil
@@ -210,7 +211,8 @@ def ray_actor_bytes() -> float:
     """Private memory of a Ray actor that does nothing (mean of a few)."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        actors = [ray.remote(Plain).options(num_cpus=0).remote() for _ in range(RAY_ACTORS)]
+        plain: Any = ray.remote(Plain)
+        actors = [plain.options(num_cpus=0).remote() for _ in range(RAY_ACTORS)]
         ray.get([actor.ping.remote() for actor in actors])
         mine = [private_bytes(p) for p in psutil.process_iter() if _title(p).startswith("ray::Plain")]
         assert len(mine) == RAY_ACTORS

@@ -9,7 +9,6 @@ it. All histories are checked in the end.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +24,11 @@ from simulation.observations import Received, Violation
 HOSTS = 3
 TOKEN_S = 0.1  # replies of five seconds
 TARGET_S = 2.0
-WARM_UP_S = 6.0
-# What was on its way when its host died still arrives; the silence begins within so much of the kill.
+WARM_UP_S = 4.0
+# What was on its way when its host died still arrives, and is not counted.
 IN_FLIGHT_S = 0.1
-BACK_FOR_S = 6.0
+HEAR_AGAIN_S = 5.0
+SETTLE_S = 6.0  # a host that is back gets its actors back
 
 LOST = {"lost", "unfinished", "stuck", "forgotten"}
 DOUBLED = {"doubled", "overlap", "effect"}
@@ -41,7 +41,10 @@ async def measure(fleet: OwnFleet, customers: int, kills: int) -> tuple[list[lis
     silences: list[list[float]] = []
     try:
         await asyncio.sleep(WARM_UP_S)
-        for _ in range(kills):
+        for number in range(kills):
+            if number:
+                await until(lambda: len(hosts(fleet)) == HOSTS)
+                await asyncio.sleep(SETTLE_S)
             silences.append(await kill_one(fleet, crowd))
         return silences, await crowd.finish()
     finally:
@@ -49,39 +52,32 @@ async def measure(fleet: OwnFleet, customers: int, kills: int) -> tuple[list[lis
 
 
 async def kill_one(fleet: OwnFleet, crowd: Crowd) -> list[float]:
-    """Returns once the host is back and has had its actors for a while."""
+    """Returns when everybody has had time to hear again."""
     host = await asyncio.to_thread(busiest, fleet)
     victim = await asyncio.to_thread(process_of, fleet, host)
     there = await asyncio.to_thread(awake_at, fleet, host["name"])
     crowd.log.fault(f"kill {host['name']}")
     at = crowd.log.now
     victim.kill()
-    await until(lambda: is_back(fleet, host))
-    await asyncio.sleep(BACK_FOR_S)
+    await asyncio.sleep(HEAR_AGAIN_S)
     return [seconds for session in there if (seconds := silence(crowd, session, at)) is not None]
 
 
 def awake_at(fleet: OwnFleet, host: str) -> list[str]:
     listed = fleet.http.get("/v1/actors", params={"kind": "session", "limit": 500}).json()["actors"]
-    return [one["actor"].removeprefix("session/") for one in listed if one["host"] == host and one["followers"]]
-
-
-def is_back(fleet: OwnFleet, host: dict[str, Any]) -> bool:
-    """Under its name, in another life."""
-    return any(h["name"] == host["name"] and h["address"] != host["address"] for h in hosts(fleet))
+    return [
+        one["actor"].removeprefix("session/") for one in listed if one["host"] == host and one["followers"]
+    ]
 
 
 def silence(crowd: Crowd, session: str, killed_at: float) -> float | None:
-    """From the kill to the first event after the longest silence that began by then; None if no reply was
-    on its way."""
+    """From the kill to the first event that its host can't have sent; None if no reply was on its way."""
     mine = [o for o in crowd.log.observations if isinstance(o, Received) and o.session == session]
     before = [o for o in mine if o.at <= killed_at]
     if not before or before[-1].type != "reply.delta":
         return None
-    heard = [before[-1].at, *(o.at for o in mine if o.at > killed_at)]
-    pairs = [(a, b) for a, b in itertools.pairwise(heard) if a <= killed_at + IN_FLIGHT_S]
-    _, end = max(pairs, key=lambda pair: pair[1] - pair[0], default=(0.0, float("inf")))
-    return end - killed_at
+    after = (o.at - killed_at for o in mine if o.at > killed_at + IN_FLIGHT_S)
+    return next(after, float("inf"))
 
 
 def results(silences: Sequence[Sequence[float]], violations: Sequence[Violation]) -> list[Result]:

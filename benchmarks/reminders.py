@@ -11,13 +11,10 @@ The alarm, the actors' appends and the figures are made in one process on one co
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from statistics import median
 from typing import Literal
 
@@ -28,6 +25,7 @@ import psutil
 import structlog
 
 from actors.alarm import Alarm
+from benchmarks.database import database
 from benchmarks.report import Result, arguments, report
 from flotilla.core import effects
 from flotilla.core.clock import SystemClock
@@ -35,8 +33,7 @@ from flotilla.core.ids import ActorId
 from flotilla.core.journal import BUCKETS, Append, Entry, Fired
 from flotilla.core.policy.schedule import following
 from flotilla.core.reminders import Every, Reminder
-from flotilla.stores.embedded import Postgres
-from flotilla.stores.postgres import PostgresJournal, migrate, open_journal
+from flotilla.stores.postgres import PostgresJournal
 
 FIRES_PER_S = 1_000
 PERIOD_S = 10
@@ -129,36 +126,9 @@ class Fires:
 # --- the run ---
 
 
-def own_folder() -> Path:
-    """A short path, as it holds a socket, that PostgreSQL's user can enter."""
-    folder = Path(tempfile.mkdtemp(prefix="fb-", dir="/tmp"))
-    folder.chmod(0o755)
-    return folder
-
-
-@asynccontextmanager
-async def database() -> AsyncGenerator[tuple[PostgresJournal, asyncpg.Connection]]:
-    """The record, and a way around it for what a benchmark may do and a fleet may not."""
-    folder = own_folder()
-    server = Postgres(folder, folder, f"benchmark-{folder.name}")
-    try:
-        server.start()
-        await migrate(server.url)
-        journal = await open_journal(server.url, secret="of-this-benchmark")
-        owner: asyncpg.Connection = await asyncpg.connect(server.url)
-        try:
-            yield journal, owner
-        finally:
-            await owner.close()
-            await journal.close()
-    finally:
-        server.remove()
-        shutil.rmtree(server.data.parent, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 async def measure(pending: int, seconds: float) -> list[Result]:
-    async with database() as (journal, owner):
+    async with database() as own:
+        journal, owner = own.journal, own.owner
         empty = await resident_bytes(journal)
         took = await lay_down(owner, pending)
         disk: int = await owner.fetchval("select pg_total_relation_size('reminders')") or 0

@@ -130,7 +130,7 @@ class Cluster(cluster.Cluster):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(4):
-            while not condition():  # noqa: ASYNC110
+            while not condition():
                 await asyncio.sleep(0.001)
 
 

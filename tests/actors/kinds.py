@@ -88,6 +88,12 @@ class Pass(Message[None], frozen=True, kw_only=True, tag="pass"):
     text: str
 
 
+class Reach(Message[Any], frozen=True, kw_only=True, tag="reach"):
+    """Tells and asks `to`, whosever it is; answers with what came of it."""
+
+    to: ActorId
+
+
 class Toiling(Work, frozen=True, kw_only=True):
     id: str
     parts: int
@@ -103,7 +109,7 @@ class Progress(Signal, frozen=True, kw_only=True, tag="progress"):
     last: bool
 
 
-MESSAGES = Note | Burst | Read | Urgent | Relay | Toil | Wake | Pass
+MESSAGES = Note | Burst | Read | Urgent | Relay | Toil | Wake | Pass | Reach
 
 
 class Clerk(Actor):
@@ -120,7 +126,7 @@ class Clerk(Actor):
     def apply(self, fact: Noted) -> None:
         self.notes.append(fact.text)
 
-    def on(self, signal: Any) -> Effects:  # noqa: PLR0912
+    def on(self, signal: Any) -> Effects:
         match signal:
             case Note(text="refuse"):
                 raise Refused("Not this one.", field="text", next="Send another.")
@@ -163,6 +169,13 @@ class Clerk(Actor):
             case Pass():
                 to = ActorId(self.id.tenant, "clerk", signal.to)
                 return (Tell(to=to, message=Note(text=signal.text)),)
+            case Reach():
+                note = Note(text="a stranger's")
+                return (
+                    Wait(key="reach"),
+                    Tell(to=signal.to, message=note),
+                    Ask(key="reach", to=signal.to, message=note),
+                )
             case Woken():
                 return ()
             case _:

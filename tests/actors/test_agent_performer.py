@@ -405,7 +405,7 @@ async def test_an_agent_answers_though_its_host_is_killed_in_the_middle_of_a_cal
     try:
         async with asyncio.timeout(20):
             asked = asyncio.create_task(cluster.fleet.ask(AT, Do(task="t-1", question="?"), timeout_s=15.0))
-            while not TOOL.keys:  # noqa: ASYNC110
+            while not TOOL.keys:
                 await asyncio.sleep(0.001)
             await cluster.kill(next(name for name, host in cluster.hosts.items() if AT in host.active))
             TOOL.gate.set()

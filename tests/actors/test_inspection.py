@@ -125,7 +125,7 @@ async def test_an_actor_is_shown_with_its_state_its_mailbox_and_its_work(cluster
     await cluster.fleet.ask(clerk("c"), Note(text="a"))
     toiling = asyncio.ensure_future(cluster.fleet.ask(clerk("c"), Toil(id="t")))
     async with asyncio.timeout(4):
-        while not cluster.performer("h1").started:  # noqa: ASYNC110
+        while not cluster.performer("h1").started:
             await asyncio.sleep(0.001)
     seen = (await cluster.overview.show(clerk("c"))).said["h1"]
     assert seen["state"]["notes"] == ["a"] and seen["working_on"] == ["t"] and seen["mailbox"] == []

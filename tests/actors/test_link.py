@@ -86,7 +86,7 @@ async def link(address: str) -> AsyncIterator[Link]:
 async def until(condition) -> None:
     """Lets the loop turn; the test's own timeout bounds it."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0)
 
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from flotilla.core import signals
 from flotilla.core.errors import FlotillaError
 from flotilla.core.facts import MessageAccepted, SessionOpened
 from flotilla.core.generation import Generated, Piece, Prompt
 from flotilla.core.ids import ActorId
 from flotilla.core.journal import Append
 from tests.actors.cluster import CODEC, FAST, REPLY, Cluster, complete, durable, join, text_of
+from tests.actors.kinds import Clerk, Reach, Read
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -122,3 +124,31 @@ async def test_a_hundred_conversations_at_once() -> None:
             assert text_of(events) == REPLY and durable(events) == [1, 2, 3, 4]
     finally:
         await cluster.aclose()
+
+
+async def test_a_stop_while_the_hot_log_is_down_is_refused_and_the_conversation_goes_on(
+    cluster: Cluster,
+) -> None:
+    """Nobody can tell then that no other host shows more: so nothing is recorded about it."""
+    await cluster.add("a")
+    actor = await cluster.open("s_1")
+    reading = asyncio.create_task(cluster.read(actor, ends=1))
+    await cluster.post(actor, "c-1")
+    await cluster.until(lambda: bool(cluster.hot_log.store._texts))
+    cluster.hot_log.down = True
+    with pytest.raises(FlotillaError) as refused:
+        await cluster.fleet.ask(actor, signals.Interrupt())
+    assert refused.value.status == 503 and refused.value.retry_after_s
+    view = await cluster.fleet.ask(actor, signals.Describe())
+    assert view.state == "replying"
+    cluster.hot_log.down = False
+    events = await reading
+    assert text_of(events) == REPLY and REPLY.startswith(join(events))
+
+
+async def test_an_actor_reaches_no_other_tenant(cluster: Cluster) -> None:
+    await cluster.add("a")
+    first = cluster.fleet.ref(Clerk, "demo", "first")
+    theirs = cluster.fleet.ref(Clerk, "other", "second")
+    assert (await first.ask(Reach(to=theirs.id))).endswith("/forbidden")
+    assert await theirs.ask(Read()) == []

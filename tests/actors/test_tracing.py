@@ -60,7 +60,7 @@ class Cluster(benches.Cluster):
     async def written(self, name: str, count: int = 1) -> None:
         """A span is written after the answer is given."""
         async with asyncio.timeout(4):
-            while len(self.spans.named(name)) < count:  # noqa: ASYNC110
+            while len(self.spans.named(name)) < count:
                 await asyncio.sleep(0.001)
 
 

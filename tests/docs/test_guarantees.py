@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors import fleet
+from actors import telling
 from actors.residents import agent
 from flotilla.core import calls, errors, flow, flow_run, wants
 from flotilla.core.actor import KindLimits
@@ -23,7 +23,7 @@ PLACES: dict[str, Any] = {
     "KindLimits": KindLimits(),
     "agent": agent,
     "calls": calls,
-    "fleet": fleet,
+    "telling": telling,
     "flow": flow,
     "flow_run": flow_run,
     "postgres": postgres,
