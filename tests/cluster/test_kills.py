@@ -1,22 +1,38 @@
-"""Processes and stores die under twenty customers who talk; none of them notices more than a pause.
+"""Processes and stores die under twenty customers who talk, and nothing that was acknowledged is lost.
 
-One fleet for all cases: three hosts on two Ray nodes, real PostgreSQL and Valkey. The checker of the
-simulator judges what the customers have noted.
+One fleet for all cases: three hosts on two Ray nodes, real PostgreSQL and Valkey. The checker of the simulator
+judges what the customers have noted.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
+import json
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from benchmarks.crowd import DOCUMENTS, talking
-from benchmarks.faults import FAULTS
+from benchmarks.faults import FAULTS, busiest, family, process_of
 from benchmarks.nodes import TwoNodes
+from simulation.observations import Fault, Received
+from tests.fleet import QUESTION, join, receive
 
 CUSTOMERS = 20
 SEED = 11
+CASES = [
+    ["host killed"],
+    ["gateway killed"],
+    ["model killed", "librarian killed", "controller killed"],
+    ["Valkey killed"],
+    ["Valkey stopped"],
+    ["PostgreSQL killed"],
+    ["raylet killed"],
+    ["GCS stopped"],
+]
+# Until the directory has forgotten a host that is stopped, and everybody has looked.
+TAKEN_OVER_S = 4.5
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +46,117 @@ def nodes() -> Iterator[TwoNodes]:
         nodes.down()
 
 
-@pytest.mark.parametrize("what", FAULTS)
-async def test_nothing_acknowledged_is_lost_doubled_or_reordered(nodes: TwoNodes, what: str) -> None:
-    t0 = time.monotonic()
+@pytest.mark.parametrize("faults", CASES, ids=" and ".join)
+async def test_nothing_acknowledged_is_lost_doubled_or_reordered(nodes: TwoNodes, faults: list[str]) -> None:
     async with talking(nodes, CUSTOMERS, SEED) as crowd:
-        t1 = time.monotonic()
-        await FAULTS[what](nodes, crowd, False)
-        t2 = time.monotonic()
+        await asyncio.gather(*(FAULTS[fault](nodes, crowd, False) for fault in faults))
+        await crowd.until_replies(CUSTOMERS // 2)
+
+
+async def test_a_host_that_was_taken_for_dead_shows_and_records_nothing(nodes: TwoNodes) -> None:
+    async with talking(nodes, CUSTOMERS, SEED) as crowd:
+        host = await asyncio.to_thread(busiest, nodes)
+        mine = await asyncio.to_thread(awake_at, nodes, host["name"])
+        await FAULTS["host stopped"](nodes, crowd, False)
         await crowd.until_replies(CUSTOMERS)
-    print(
-        what,
-        round(t1 - t0, 1),
-        round(t2 - t1, 1),
-        round(time.monotonic() - t2, 1),
-        len(crowd.log.observations),
-    )
+    stopped, woken = [o.at for o in crowd.log.observations if isinstance(o, Fault)]
+    received = [o for o in crowd.log.observations if isinstance(o, Received)]
+    went_on = {o.session for o in received if stopped + TAKEN_OVER_S < o.at < woken}
+    assert mine and mine <= went_on, "others had taken its conversations over"
+    assert "activation.lost" in said(nodes, process_of(nodes, host).pid), "it tried to write"
+    assert not [o for o in received if o.type == "reply.rewound" and o.at > woken]
+
+
+def awake_at(nodes: TwoNodes, host: str) -> set[str]:
+    """The sessions that somebody follows there."""
+    listed = nodes.http.get("/v1/actors", params={"kind": "session", "limit": 500}).json()["actors"]
+    return {a["actor"].removeprefix("session/") for a in listed if a["host"] == host and a["followers"]}
+
+
+def said(nodes: TwoNodes, pid: int) -> str:
+    """The log of a process that Ray started."""
+    logs = nodes.local.sockets / "ray" / "session_latest" / "logs"
+    return "".join(path.read_text() for path in logs.glob(f"worker-*-{pid}.*"))
+
+
+# -- one conversation, looked at closely
+
+
+@pytest.mark.parametrize("victim", ["ray::Host", "ray::Model"])
+def test_a_killed_process_costs_no_word(nodes: TwoNodes, victim: str) -> None:
+    session = nodes.session()
+    with nodes.socket(session) as socket:
+        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
+        seen = list(receive(socket, until="reply.delta"))
+        for process in nodes.local.processes():
+            if process.name() == victim:
+                process.kill()
+        seen += receive(socket, until="reply.completed")
+    assert_whole(nodes, session, seen)
+
+
+def test_a_reply_is_finished_though_nobody_watches(nodes: TwoNodes) -> None:
+    session = nodes.session()
+    with nodes.socket(session) as socket:
+        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
+        seen = list(receive(socket, until="reply.delta"))
+    process_of(nodes, busiest(nodes)).kill()
+    with nodes.socket(session, after=str(max(event["seq"] for event in seen))) as socket:
+        seen += receive(socket, until="reply.completed")
+    assert_whole(nodes, session, seen)
+
+
+def assert_whole(nodes: TwoNodes, session: str, seen: list[dict]) -> None:
+    """One of each event, in order; the deltas are the text; the record is what the client saw."""
+    durable = [event for event in seen if event["type"] not in ("reply.delta", "reply.rewound")]
+    assert [event["seq"] for event in durable] == [1, 2, 3, 4]
+    assert join(seen) == durable[-1]["data"]["text"]
+    assert not any(event["type"] == "reply.rewound" for event in seen)
+    assert nodes.events(session) == durable
+
+
+# -- a store that says nothing
+
+
+def stop(pid: int | None, how: signal.Signals) -> None:
+    assert pid is not None
+    for process in family(pid):
+        process.send_signal(how)
+
+
+def ready(nodes: TwoNodes) -> dict[str, str]:
+    return nodes.http.get("/readyz").json()["dependencies"]
+
+
+def test_without_valkey_replies_are_completed_unseen(nodes: TwoNodes) -> None:
+    session, valkey = nodes.session(), nodes.local.valkey.pid
+    with nodes.socket(session) as socket:
+        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
+        seen = list(receive(socket, until="reply.delta"))
+        stop(valkey, signal.SIGSTOP)
+        try:
+            assert ready(nodes)["redis"] != "ok"
+            seen += receive(socket, until="reply.completed")
+        finally:
+            stop(valkey, signal.SIGCONT)
+    assert "95 dollars" in seen[-1]["data"]["text"]
+    assert seen[-1]["data"]["text"].startswith(join(seen))
+
+
+def test_without_postgres_nothing_is_accepted_and_nothing_accepted_is_lost(nodes: TwoNodes) -> None:
+    session, postgres = nodes.session(), nodes.local.postgres.pid
+    with nodes.socket(session) as socket:
+        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
+        seen = list(receive(socket, until="reply.delta"))
+        stop(postgres, signal.SIGSTOP)
+        try:
+            path = f"/v1/sessions/{session}/messages"
+            refused = nodes.http.post(path, json={"id": "m-2", "text": QUESTION})
+        finally:
+            stop(postgres, signal.SIGCONT)
+        assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["next"]
+        seen += receive(socket, until="reply.completed")
+    assert seen[-1]["data"]["text"].startswith(join(seen))
+    assert nodes.ask(session, QUESTION, "m-2")["data"]["text"]
+    assert [event["seq"] for event in nodes.events(session)] == list(range(1, 8))
