@@ -101,10 +101,12 @@ class _Socket:
         self._after = after
         out = asyncio.create_task(self._write(after, offset))
         back = asyncio.create_task(self._read())
-        done, pending = await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also when Serve cancels us, as it does once the other side has hung up
+            for task in (out, back):
+                task.cancel()
+            await asyncio.gather(out, back, return_exceptions=True)
         for task in done:
             with contextlib.suppress(_Gone):
                 task.result()
