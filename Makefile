@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup up down test bench screenshot
+.PHONY: help setup up down test soak bench screenshot
 
 help:            ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -19,6 +19,10 @@ down:            ## stop it, and nothing else
 test:            ## every check and test
 	@scripts/setup dev
 	@scripts/test
+
+soak:            ## everything dies at random under load, for MINUTES (20), from SEED
+	@scripts/setup dev
+	@python -m benchmarks.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 bench:           ## every benchmark, into benchmarks/out/*.json
 	@scripts/setup dev

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors import doubt, measuring, performing, recording, supervision
-from actors.audience import Audience
+from actors.audience import Audience, Newcomer
 from actors.follower import Follower
 from actors.mailbox import Envelope, Mailbox
 from actors.outcomes import late, moved, unknown
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from actors.host import Host
 
 
-class Newcomer(Signal, frozen=True, tag="flotilla.newcomer"):
-    """Somebody wants to follow: from its place in the loop on, it gets every frame."""
-
-    control = True
-    follower: Any
+# What is answered or shown from memory: for these the actor must not be behind its record.
+ANSWERED: tuple[type[Signal], ...] = (Message, Newcomer)
 
 
 class Activation(Audience):
@@ -142,11 +139,7 @@ class Activation(Audience):
                 return None
             if envelope.deadline is not None and envelope.deadline < now:
                 return self.refuse(envelope, late())
-        if (
-            isinstance(envelope.signal, Message | Newcomer)
-            and not envelope.sure
-            and self.host.doubt.about(self, now)
-        ):
+        if isinstance(envelope.signal, ANSWERED) and not envelope.sure and self.host.doubt.about(self, now):
             return self._begin(self._make_sure(envelope), envelope)
         if isinstance(envelope.signal, Newcomer):
             return self._begin(recording.welcome(self, envelope.signal.follower), envelope)

@@ -5,10 +5,20 @@ Most actors have neither most of the time, so nothing is held for them then.
 
 from __future__ import annotations
 
+from typing import Any
+
 from actors.follower import Follower
 from actors.outcomes import moved
 from actors.tickets import Ticket, Tickets
+from flotilla.core.effects import Signal
 from flotilla.core.errors import FlotillaError
+
+
+class Newcomer(Signal, frozen=True, tag="flotilla.newcomer"):
+    """Somebody wants to follow: from its place in the loop on, it gets every frame."""
+
+    control = True
+    follower: Any
 
 
 class Audience:

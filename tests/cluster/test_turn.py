@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 from tests.fleet import QUESTION, TestFleet, join, receive
@@ -93,6 +94,21 @@ def test_a_socket_that_comes_back_mid_reply_misses_nothing(fleet: TestFleet) -> 
     assert join(seen + rest) == rest[-1]["data"]["text"]
     durable = [e["seq"] for e in seen + rest if e["type"] != "reply.delta"]
     assert durable == list(range(1, 5))
+
+
+def test_a_socket_that_is_closed_leaves_nobody_behind(fleet: TestFleet) -> None:
+    session = fleet.session()
+    with fleet.socket(session) as socket:
+        list(receive(socket, until="session.opened"))
+        assert followers(fleet, session) == 1
+    until = time.monotonic() + 10
+    while followers(fleet, session):
+        assert time.monotonic() < until, "its actor would stay awake for ever"
+
+
+def followers(fleet: TestFleet, session: str) -> int:
+    listed = fleet.http.get("/v1/actors", params={"kind": "session", "limit": 500}).json()["actors"]
+    return next(one["followers"] for one in listed if one["actor"] == f"session/{session}")
 
 
 def test_the_last_event_id_goes_on_right_behind_it(fleet: TestFleet) -> None:
