@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import doubt, measuring, performing, recording, supervision
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from actors.host import Host
 
 
+Doing = Callable[[], Coroutine[Any, Any, None]]
 # What is answered or shown from memory: for these the actor must not be behind its record.
 ANSWERED: tuple[type[Signal], ...] = (Message, Newcomer)
 
@@ -140,9 +142,9 @@ class Activation(Audience):
             if envelope.deadline is not None and envelope.deadline < now:
                 return self.refuse(envelope, late())
         if isinstance(envelope.signal, ANSWERED) and not envelope.sure and self.host.doubt.about(self, now):
-            return self._begin(self._make_sure(envelope), envelope)
+            return self._begin(partial(self._make_sure, envelope), envelope)
         if isinstance(envelope.signal, Newcomer):
-            return self._begin(recording.welcome(self, envelope.signal.follower), envelope)
+            return self._begin(partial(recording.welcome, self, envelope.signal.follower), envelope)
         measuring.begun(self, envelope, now)
         return self._decide(envelope)
 
@@ -154,7 +156,7 @@ class Activation(Audience):
     def verify(self) -> None:
         """Looks into the journal now, if the actor has nothing else to do."""
         if not (self._running or self._queued):
-            self._begin(doubt.verify(self), None)
+            self._begin(partial(doubt.verify, self), None)
 
     def _decide(self, envelope: Envelope) -> None:
         self.resident.counts["messages"] += 1
@@ -162,40 +164,40 @@ class Activation(Audience):
             effects = self.actor.on(envelope.signal)
         except FlotillaError as error:
             if self.actor.seq != self.recorded:  # a bug: who refuses must not have changed anything
-                return self._begin(supervision.crashed(self, envelope, error), envelope)
+                return self._begin(partial(supervision.crashed, self, envelope, error), envelope)
             self.refuse(envelope, error)
             measuring.done(self, envelope)
         except Exception as error:
-            self._begin(supervision.crashed(self, envelope, error), envelope)
+            self._begin(partial(supervision.crashed, self, envelope, error), envelope)
         else:
             self._perform(effects, envelope)
         return None
 
     def _perform(self, effects: Sequence[Effect], envelope: Envelope) -> None:
         if isinstance(envelope.signal, Due):
-            return self._begin(performing.perform_due(self, effects, envelope.signal, envelope), envelope)
+            return self._begin(
+                partial(performing.perform_due, self, effects, envelope.signal, envelope), envelope
+            )
         try:
             for n, effect in enumerate(effects):
                 if isinstance(effect, Record | Step):
-                    return self._begin(performing.perform_all(self, effects, envelope, n), envelope)
+                    return self._begin(partial(performing.perform_all, self, effects, envelope, n), envelope)
                 performing.perform(self, effect, envelope)
         except FlotillaError as error:
             return self._give_up(error, envelope)
         except Exception as error:
-            return self._begin(supervision.crashed(self, envelope, error), envelope)
+            return self._begin(partial(supervision.crashed, self, envelope, error), envelope)
         performing.close(effects, envelope)
         return measuring.done(self, envelope)
 
     # -- what takes time
 
-    def _begin(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
+    def _begin(self, work: Doing, envelope: Envelope | None) -> None:
         """The actor takes nothing else until `work` is done."""
         self._running = True
         self._runner = asyncio.get_running_loop().create_task(self._run(work, envelope))
-        # A task that is cancelled before it begins never gets to its work.
-        self._runner.add_done_callback(lambda _: work.close())
 
-    async def _run(self, work: Coroutine[Any, Any, None], envelope: Envelope | None) -> None:
+    async def _run(self, work: Doing, envelope: Envelope | None) -> None:
         try:
             await self._supervised(work, envelope)
         finally:
@@ -204,19 +206,21 @@ class Activation(Audience):
             if not self.lost and (self._box or self.leaving):
                 self._schedule()
 
-    async def _supervised(
-        self, work: Coroutine[Any, Any, None], envelope: Envelope | None, *, recovering: bool = False
-    ) -> None:
+    async def _supervised(self, work: Doing, envelope: Envelope | None, *, recovering: bool = False) -> None:
         try:
-            await work
+            await work()
         except FlotillaError as error:
             if envelope is None or recovering or isinstance(error, Conflict):
                 return self._give_up(error, envelope)
-            await self._supervised(supervision.stumbled(self, envelope, error), envelope, recovering=True)
+            await self._supervised(
+                partial(supervision.stumbled, self, envelope, error), envelope, recovering=True
+            )
         except Exception as error:
             if envelope is None or recovering:
                 return self._give_up(FlotillaError("The actor could not go on."), envelope, error)
-            await self._supervised(supervision.crashed(self, envelope, error), envelope, recovering=True)
+            await self._supervised(
+                partial(supervision.crashed, self, envelope, error), envelope, recovering=True
+            )
 
     def _give_up(
         self, error: FlotillaError, envelope: Envelope | None, cause: Exception | None = None
@@ -232,7 +236,7 @@ class Activation(Audience):
 
     def wake(self) -> None:
         """Folds the journal; what is delivered meanwhile waits."""
-        self._begin(supervision.wake(self), None)
+        self._begin(partial(supervision.wake, self), None)
 
     def put_back(self, envelope: Envelope) -> None:
         if self._box is None:

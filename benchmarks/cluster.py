@@ -93,6 +93,12 @@ class Cluster:
         await self.directory.beat(self.members[name])
         await self.refresh()
 
+    async def settle(self) -> None:
+        """Until no host doubts any more what it remembers: membership has not changed for a while."""
+        for host in self.hosts.values():
+            now = self.clock.monotonic()
+            await asyncio.sleep(max(0.0, host.doubt.settled_at(now) - now))
+
     async def refresh(self) -> None:
         """Everybody learns at once who is there."""
         await self.roster.refresh()

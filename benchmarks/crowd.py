@@ -13,6 +13,7 @@ import httpx2
 
 from benchmarks.clients import Customer, Log
 from benchmarks.fleet import OwnFleet
+from flotilla.core.limits import LIMITS
 from flotilla.views.events import NOT_FOR_VISITORS
 from simulation.history import check
 from simulation.observations import TURN_ENDS, Entry, Received, Violation
@@ -96,9 +97,11 @@ class Crowd:
 
     def _journal(self, session: str) -> list[Entry]:
         entries: list[Entry] = []
-        while page := patiently(self.fleet.events, session, entries[-1].seq if entries else 0):
+        while True:
+            page = patiently(self.fleet.events, session, len(entries))
             entries += map(_entry, page)
-        return entries
+            if len(page) < LIMITS.page_max:
+                return entries
 
     # -- for who reads a failure
 

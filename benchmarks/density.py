@@ -63,6 +63,7 @@ async def _measure(quick: bool) -> list[Result]:
     async with database() as own:
         cluster = Cluster(lambda _: [Resident(Session)], journal=own.journal, limits=LIMITS)
         host = await cluster.add("a", housekeeping=False)
+        await cluster.settle()
         slope, spread = await idle_bytes(host, sizes)
         reactivated = await reactivate_ms(host, 500 if quick else 3_000)
         sleeping = await sleeping_bytes(own, host, 100_000 if quick else 1_000_000)
@@ -146,6 +147,7 @@ async def activations_per_s(count: int) -> float:
     await asyncio.gather(*(first.ask(id, Add(id="1"), HERE) for id in ids))
     await cluster.kill("a")
     host = await cluster.add("b", housekeeping=False)
+    await cluster.settle()
     began = time.perf_counter()
     for n in range(0, count, AT_ONCE):
         promises = [Promise() for _ in range(AT_ONCE)]

@@ -45,6 +45,7 @@ async def measure(seconds: float) -> list[Result]:
     async with database() as own:
         cluster = Cluster(lambda _: [Resident(Counter)], journal=own.journal)
         host = await cluster.add("a", housekeeping=False)
+        await cluster.settle()
         load = Load(host)
         await load.flat_out(1.0)  # every actor is awake and has its key
         rounds = [await per_core(load, own, seconds) for _ in range(ROUNDS)]

@@ -84,6 +84,7 @@ def _times(measure: str, pairs: list[tuple[float, float]]) -> list[Result]:
 async def compare(cluster: Cluster, rounds: int, seconds: float) -> list[tuple[float, float]]:
     """99th percentiles in ms, without the noise and with it; which comes first changes every round."""
     host = await cluster.add("a", housekeeping=False)
+    await cluster.settle()
     quiet = Quiet(host)
     await quiet.p99(2.0)
     pairs: list[tuple[float, float]] = []

@@ -71,6 +71,7 @@ def inside(hops: int) -> list[float]:
 async def _inside(hops: int, rounds: int = 5) -> list[float]:
     cluster = Cluster(residents)
     host = await cluster.add("a", housekeeping=False)
+    await cluster.settle()
     rates = [await _round(host, hops) for _ in range(rounds + 1)]
     await cluster.aclose()
     return rates[1:]  # the first warms up
@@ -107,6 +108,7 @@ class Hosting:
     async def listen(self) -> str:
         self._cluster = Cluster(residents)
         await self._cluster.add("there", housekeeping=False)
+        await self._cluster.settle()
         return self._cluster.members["there"].address
 
 
