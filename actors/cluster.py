@@ -94,14 +94,14 @@ class Process:
     async def _wire(self) -> Service:
         module, _, function = self._recipe.wire.partition(":")
         service = await getattr(importlib.import_module(module), function)(self._recipe.settings)
-        _calm_collector()
+        calm_collector()
         return service
 
     def _up(self, member: Member) -> None:
         self._status = Status(state="up", detail=member.address)
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """A full collection stops the loop for 0.5 s where 100,000 sessions are awake. What was loaded to
     start with is never garbage, and by far the most of what comes later is freed by its last reference."""
     gc.collect()

@@ -22,6 +22,7 @@ import psutil
 import ray
 import uvloop
 
+from actors.cluster import calm_collector
 from actors.host import Host
 from actors.runtime import Resident
 from actors.tickets import Promise
@@ -68,6 +69,7 @@ async def _measure(quick: bool) -> list[Result]:
         reactivated = await reactivate_ms(host, 500 if quick else 3_000)
         sleeping = await sleeping_bytes(own, host, 100_000 if quick else 1_000_000)
         await cluster.aclose()
+    calm_collector()  # as the process of a host does
     rates = [await activations_per_s(5_000 if quick else 30_000) for _ in range(3)]
     return [
         Result(
