@@ -169,6 +169,30 @@ class Misconfigured(FlotillaError):
     slug, title, status = "misconfigured", "The settings can't work", 500
 
 
+class Unsupported(Refused):
+    """This engine can't do that, now or later."""
+
+    slug, title = "unsupported", "This engine can't do that"
+
+
+class AdapterMissing(Unavailable):
+    """The adapter is not loaded at this replica (any more); nothing was generated."""
+
+    slug, title = "adapter-missing", "The adapter is not loaded here"
+
+
+class OtherVersion(Unavailable):
+    """The replica serves another version by now; nothing was generated."""
+
+    slug, title = "other-version", "The replica serves another version"
+
+
+class RateLimited(Overloaded):
+    """A provider says that we ask too much."""
+
+    slug, title = "rate-limited", "The provider limits our rate"
+
+
 class Moved(Unavailable):
     """The actor lives at another host now."""
 

@@ -12,12 +12,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flotilla.core.generation import Generated, Prompt, Shown
+from flotilla.core.generation import EngineLoad, Generated, Origin, Prompt, Shown
 from flotilla.core.ids import ActorId
 from flotilla.core.journal import Append, Due, Letter, Snapshot, Stored
 from flotilla.core.knowledge import Document, Hit, Ingested, SearchMode
 from flotilla.core.members import Member
 from flotilla.core.reminders import Reminder
+from flotilla.core.tallies import Tallies
+from flotilla.core.versions import Plan, Plans, Version
 
 Vectors = npt.NDArray[np.float32]
 
@@ -43,6 +45,32 @@ class Model(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Engine(Model, Protocol):
+    """A model that a replica runs: what its replica must know of it and can do with it.
+
+    An engine that can't do one of the last three raises `Unsupported`, and stays as it was.
+    """
+
+    def load(self) -> EngineLoad: ...
+
+    async def load_adapter(self, id: str, folder: str) -> None:
+        """Applies to prompts with `adapter == id` from now on; loading what is loaded changes nothing.
+
+        Raises `Misconfigured` (field `adapter`) for one that doesn't fit the base, and stays as it was."""
+        ...
+
+    async def unload_adapter(self, id: str) -> None:
+        """Nothing if there is none of that id."""
+        ...
+
+    async def reload(self, folder: str, name: str) -> None:
+        """Swaps the weights in place, for others of the same architecture; `name` is the model's from now
+        on. Nobody may be generating: the caller holds its requests. Forgets every cached prefix.
+
+        Raises `Misconfigured` (field `source`), and goes on with the weights it has."""
+        ...
 
 
 class Embedder(Protocol):
@@ -178,6 +206,51 @@ class Pins(Protocol):
 
     async def pins(self) -> dict[ActorId, str]:
         """All of them: actor to the name of its host."""
+        ...
+
+
+class PlanBoard(Protocol):
+    """Where the plans of the models hang, for everybody who routes and for the controller."""
+
+    async def publish(self, plan: Plan) -> None:
+        """One with a lower `revision` than what hangs there changes nothing."""
+        ...
+
+    async def plans(self) -> Plans: ...
+
+    async def remove(self, model: str) -> None: ...
+
+
+class TallyBoard(Protocol):
+    """Where each process that asks models hangs up what it has counted; a page is gone when its process
+    has been silent for a few seconds."""
+
+    async def post(self, process: str, tallies: Tallies) -> None:
+        """In place of what this process had hung there. `process` is another one after a restart."""
+        ...
+
+    async def pages(self) -> dict[str, Tallies]:
+        """By process: those that are alive."""
+        ...
+
+
+class ModelDoor(Model, Protocol):
+    """All the models of a fleet, as one who asks sees them: the way to the right version of the right one."""
+
+    def choose(self, origin: Origin, wanted: str = "") -> str:
+        """The id of the version that is to answer: of the model or version `wanted`, of the default model if
+        it is "". The same conversation gets the same one until the plan changes.
+
+        Raises `NotFound` for one that there isn't, or that is not for this tenant; `Unavailable` if nothing
+        is known of any model yet."""
+        ...
+
+    def score(self, version: str, quality: float) -> None:
+        """What is thought of a reply of that version, 0 to 1, for whoever watches it."""
+        ...
+
+    def versions(self, tenant: str) -> list[Version]:
+        """What a tenant may ask for."""
         ...
 
 

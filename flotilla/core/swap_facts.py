@@ -1,0 +1,359 @@
+"""What a model's actor hears, records and has performed. `flotilla/core/swap.py` decides about it.
+
+    begin ─ loading ─ warming ─ evaluating ─ shadowing ─ canary 1 … n ─ promoted ─ retiring ─ done
+               └──────────┴──────────┴───────────┴───────────┴──────────────┴─ rolled back / failed
+
+Each step is a work with a key of its own. A crash at any point folds the journal, publishes the plan again
+and begins the step again; a step can always be begun again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from flotilla.core.actor import Fact
+from flotilla.core.effects import Message, Signal, Step, Work
+from flotilla.core.errors import Problem
+from flotilla.core.versions import Canary, Plan, Version
+
+Stage = Literal["loading", "warming", "evaluating", "shadowing", "canary", "promoted", "retiring"]
+End = Literal["done", "rolled_back", "failed"]
+
+
+# -- what a swap is to do
+
+
+class Judge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an answer is scored, 0 to 1: `name` is a judge of `flotilla/core/policy/judges.py`, or
+    `MODULE:FUNCTION` of the operator's own; `arguments` go to it."""
+
+    name: str
+    weight: float = 1.0
+    arguments: dict[str, Any] = {}
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One question of a gate set. `expected` are facts that a good answer has; `context` are passages that
+    are given with it."""
+
+    id: str
+    question: str
+    expected: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    persona: str = ""
+
+
+class GateSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The questions that a version has to answer before a customer is let near it. It passes with a mean
+    score of `score_min` or more and no more than `worse_max` below the stable version's, and without
+    errors."""
+
+    name: str
+    cases: tuple[Case, ...]
+    judges: tuple[Judge, ...] = (Judge(name="facts"),)
+    score_min: float = 0.0
+    worse_max: float = 0.05
+    tokens_max: int = 96
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the candidate may cost the customers while it is watched. A budget burns when at least
+    `replies_min` replies (for errors: `errors_min` errors) say so."""
+
+    error_share_max: float = 0.02
+    errors_min: int = 3
+    first_token_ratio_max: float = 1.5
+    first_token_slack_ms: float = 20.0
+    quality_drop_max: float = 0.1
+    replies_min: int = 20
+
+
+class CanaryStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Held for `hold_s` seconds and until the candidate has made `replies_min` replies, whichever is
+    later; at most `hold_max_s`."""
+
+    canary: Canary
+    hold_s: float = 30.0
+    replies_min: int = 0
+    hold_max_s: float = 3600.0
+
+
+class SwapOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`in_place` reloads the weights of the replicas that are there, one after the other, for where memory
+    forbids two: nothing is compared then. `gate` None goes without, and the swap says so. `shadow_replies`
+    0 goes without shadowing. Without `automatic` it waits at the end of each step of the canary until
+    somebody promotes it. `keep_s` is how long the old version stays loaded behind a promotion."""
+
+    in_place: bool = False
+    gate: GateSet | None = None
+    shadow_share: float = 0.2
+    shadow_replies: int = 0
+    shadow_max_s: float = 600.0
+    steps: tuple[CanaryStep, ...] = (
+        CanaryStep(canary=Canary(percent=5)),
+        CanaryStep(canary=Canary(percent=25)),
+        CanaryStep(canary=Canary(percent=50)),
+    )
+    budgets: Budgets = Budgets()
+    automatic: bool = True
+    load_max_s: float = 900.0
+    keep_s: float = 600.0
+
+
+# -- what is found out
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A version over a span: `quality` is the mean of what judges said of its replies, 0 to 1, over
+    `judged` of them. Times in ms."""
+
+    version: str
+    replies: int = 0
+    errors: int = 0
+    first_token_p50: float = 0.0
+    first_token_p95: float = 0.0
+    first_token_p99: float = 0.0
+    tokens_per_s: float = 0.0
+    judged: int = 0
+    quality: float = 0.0
+    quality_deviation: float = 0.0
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Both versions side by side. `reasons` say why not, one a budget, in words; passed if there is none."""
+
+    candidate: Figures
+    stable: Figures | None = None
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return not self.reasons
+
+
+# -- what is shown
+
+
+class SwapView(msgspec.Struct, frozen=True, kw_only=True):
+    """`verdicts` by the stage that found them (`canary 0` and so on)."""
+
+    id: str
+    to: str
+    from_: str
+    stage: str
+    step: int = 0
+    steps: int = 0
+    paused: bool = False
+    waits: bool = False
+    end: str = ""
+    reason: str = ""
+    gated: bool = True
+    verdicts: dict[str, Verdict] = {}
+    notes: tuple[str, ...] = ()
+    by: str = ""
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as its record tells of it. `swaps` are the last ones, newest first."""
+
+    name: str
+    seq: int
+    plan: Plan
+    swap: SwapView | None = None
+    swaps: tuple[SwapView, ...] = ()
+    scores: dict[str, Figures] = {}
+    added_by: dict[str, str] = {}
+
+
+# -- messages. `by` is who asks, for the record.
+
+
+class AddVersion(Message[ModelView], frozen=True, kw_only=True, tag="model.add"):
+    idempotent = True
+    version: Version
+    by: str = ""
+
+
+class Serve(Message[ModelView], frozen=True, kw_only=True, tag="model.serve"):
+    """Has the model answer with `version` if it answers with none yet; else changes nothing. Also sets how
+    many replicas there are to be, and the fallbacks, where they are given."""
+
+    idempotent = True
+    version: str = ""
+    least: int | None = None
+    most: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    fallbacks: tuple[str, ...] | None = None
+    by: str = ""
+
+
+class BeginSwap(Message[ModelView], frozen=True, kw_only=True, tag="model.swap"):
+    """`swap` is the asker's id for it: it is begun once."""
+
+    idempotent = True
+    swap: str
+    to: str
+    order: SwapOrder = SwapOrder()
+    by: str = ""
+
+
+class Pause(Message[ModelView], frozen=True, kw_only=True, tag="model.pause"):
+    idempotent = True
+    by: str = ""
+
+
+class Resume(Message[ModelView], frozen=True, kw_only=True, tag="model.resume"):
+    idempotent = True
+    by: str = ""
+
+
+class Promote(Message[ModelView], frozen=True, kw_only=True, tag="model.promote"):
+    """From whatever step of the canary or the shadow it is at: all conversations, now."""
+
+    idempotent = True
+    by: str = ""
+
+
+class RollBack(Message[ModelView], frozen=True, kw_only=True, tag="model.roll_back"):
+    """Of a swap under way, or of one that was promoted and whose old version is still loaded."""
+
+    idempotent = True
+    reason: str = ""
+    by: str = ""
+
+
+class Show(Message[ModelView], frozen=True, kw_only=True, tag="model.show"):
+    """Publishes the plan again, too."""
+
+    idempotent = True
+
+
+Messages = AddVersion | Serve | BeginSwap | Pause | Resume | Promote | RollBack | Show
+
+
+# -- signals of its own works
+
+
+class Loaded(Signal, frozen=True, kw_only=True, tag="model.loaded"):
+    key: str
+
+
+class Warmed(Signal, frozen=True, kw_only=True, tag="model.warmed"):
+    key: str
+    first_token_ms: float
+
+
+class Judged(Signal, frozen=True, kw_only=True, tag="model.judged"):
+    """The end of an evaluation, of the shadow, or of a step of the canary: or sooner, if a budget burns."""
+
+    key: str
+    verdict: Verdict
+
+
+class Emptied(Signal, frozen=True, kw_only=True, tag="model.emptied"):
+    """Nobody is being answered by the version any more; its replicas may go."""
+
+    key: str
+
+
+class Stuck(Signal, frozen=True, kw_only=True, tag="model.stuck"):
+    """The step can't be done."""
+
+    key: str
+    problem: Problem
+
+
+Worked = Loaded | Warmed | Judged | Emptied | Stuck
+
+
+# -- facts
+
+
+class VersionAdded(Fact, frozen=True, kw_only=True, tag="version.added"):
+    version: Version
+    by: str = ""
+
+
+class Served(Fact, frozen=True, kw_only=True, tag="model.served"):
+    """What `Serve` changed; None for what stays."""
+
+    version: str = ""
+    least: int | None = None
+    most: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    fallbacks: tuple[str, ...] | None = None
+    by: str = ""
+
+
+class SwapBegun(Fact, frozen=True, kw_only=True, tag="swap.begun"):
+    swap: str
+    to: str
+    order: SwapOrder
+    by: str = ""
+
+
+class SwapWent(Fact, frozen=True, kw_only=True, tag="swap.went"):
+    """On to a stage; `step` counts the steps of the canary from 0. `verdict` is what the stage before it
+    found; `note` what was left out, and why."""
+
+    swap: str
+    stage: Stage
+    step: int = 0
+    verdict: Verdict | None = None
+    note: str = ""
+    by: str = ""
+
+
+class SwapPaused(Fact, frozen=True, kw_only=True, tag="swap.paused"):
+    swap: str
+    by: str = ""
+
+
+class SwapResumed(Fact, frozen=True, kw_only=True, tag="swap.resumed"):
+    swap: str
+    by: str = ""
+
+
+class SwapEnded(Fact, frozen=True, kw_only=True, tag="swap.ended"):
+    """`reason` is "" for one that is done."""
+
+    swap: str
+    end: End
+    reason: str = ""
+    verdict: Verdict | None = None
+    by: str = ""
+
+
+Facts = VersionAdded | Served | SwapBegun | SwapWent | SwapPaused | SwapResumed | SwapEnded
+
+
+# -- effects
+
+
+class Publish(Step, frozen=True, kw_only=True):
+    """Hang the plan up, before anything that is listed behind it. A board that can't be reached is tried
+    again by the performer; the plan hangs there again whenever the actor wakes."""
+
+    plan: Plan
+
+
+class Do(Work, frozen=True, kw_only=True):
+    """A stage of a swap. Ends with exactly one of `Worked`, whose `key` is this one's."""
+
+    swap: str
+    stage: Stage
+    step: int
+    attempt: int
+    stable: str
+    candidate: Version
+    order: SwapOrder
+    undo: bool = False  # in place: back to the stable version's weights
+
+    @property
+    def key(self) -> str:
+        return f"{self.swap}:{self.stage}:{self.step}:{self.attempt}"
