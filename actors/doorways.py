@@ -15,7 +15,7 @@ from flotilla.core.actor import Actor
 from flotilla.core.clock import Clock
 from flotilla.core.errors import Misconfigured
 from flotilla.core.limits import LIMITS, Limits
-from flotilla.core.ports import HotLog, Knowledge, Letters, Model
+from flotilla.core.ports import HotLog, Knowledge, Letters, ModelDoor, PlanBoard, TallyBoard
 
 RESIDENTS = "actors.residents"
 
@@ -30,12 +30,19 @@ _spawned: set[asyncio.Task[None]] = set()
 
 
 class Doorways(msgspec.Struct, kw_only=True):
+    """`board`, `tallies` and `replicas` are what the actors of the models need; a host without models has
+    none."""
+
     knowledge: Knowledge
-    model: Model
+    model: ModelDoor
     hot_log: HotLog
     letters: Letters
     clock: Clock
     log: Any
+    board: PlanBoard | None = None
+    tallies: TallyBoard | None = None
+    replicas: Any = None
+    charging: Any = None
     limits: Limits = LIMITS
     may_show: Callable[[], bool] = lambda: True
     spawn: Callable[[Coroutine[Any, Any, None]], None] = _spawn

@@ -12,9 +12,9 @@ from actors.stopwatch import Stopwatch
 from flotilla.core import signals
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
-from flotilla.core.generation import Finished, Prompt
+from flotilla.core.generation import Finished, Origin, Prompt
 from flotilla.core.limits import LIMITS, Limits
-from flotilla.core.ports import Knowledge, Model
+from flotilla.core.ports import Knowledge, ModelDoor
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
@@ -24,7 +24,7 @@ class Work:
     """Searching and generating for conversations, over the death of whoever does it."""
 
     def __init__(
-        self, *, knowledge: Knowledge, model: Model, clock: Clock, log: Any, limits: Limits = LIMITS
+        self, *, knowledge: Knowledge, model: ModelDoor, clock: Clock, log: Any, limits: Limits = LIMITS
     ) -> None:
         self.knowledge = knowledge
         self.model = model
@@ -32,17 +32,24 @@ class Work:
         self.log = log
         self.limits = limits
 
-    async def retrieve(self, tenant: str, effect: signals.Retrieve) -> signals.Found | signals.Failed:
-        """Searches, again and again while the knowledge is out of reach, until patience ends."""
+    async def retrieve(
+        self, origin: Origin, wanted: str, effect: signals.Retrieve
+    ) -> signals.Found | signals.Failed:
+        """Searches, again and again while the knowledge is out of reach, until patience ends. What is found
+        comes with the version of the model `wanted` that is to answer."""
         begun = self.clock.monotonic()
         for pause_s in _pauses():
             try:
                 hits = await self.knowledge.search(
-                    tenant, effect.collection, effect.query, limit=effect.limit
+                    origin.tenant, effect.collection, effect.query, limit=effect.limit
                 )
                 taken_ms = (self.clock.monotonic() - begun) * 1000
                 return signals.Found(
-                    turn=effect.turn, run=effect.run, hits=hits, retrieval_ms=round(taken_ms, 2)
+                    turn=effect.turn,
+                    run=effect.run,
+                    hits=hits,
+                    retrieval_ms=round(taken_ms, 2),
+                    model=self._choose(origin, wanted),
                 )
             except Exception as broken:
                 error = self._said_plainly(broken)
@@ -50,6 +57,12 @@ class Work:
                     return signals.Failed(turn=effect.turn, run=effect.run, problem=error.problem())
                 await self.clock.sleep(pause_s)
         raise AssertionError("pauses never end")
+
+    def _choose(self, origin: Origin, wanted: str) -> str:
+        try:
+            return self.model.choose(origin, wanted)
+        except Unavailable:  # nobody knows the models yet: whoever generates will
+            return ""
 
     async def generate(
         self, effect: signals.Generate, watch: Stopwatch
@@ -81,7 +94,9 @@ class Work:
                 watch.first = watch.first or self.clock.monotonic()
                 if isinstance(part, Finished):
                     watch.finished(part)
-                    yield signals.Generated(turn=effect.turn, run=effect.run, usage=part.usage)
+                    yield signals.Generated(
+                        turn=effect.turn, run=effect.run, usage=part.usage, model=part.model
+                    )
                     return
                 yield signals.Streamed(turn=effect.turn, run=effect.run, text=part.text)
         raise FlotillaError(f"The model {self.model.name} ended a reply without saying so.")

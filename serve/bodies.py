@@ -25,6 +25,11 @@ class OpenSession(_Body):
     channel: str = Field("api", max_length=64)
     customer: str | None = Field(None, max_length=256)
     metadata: dict[str, Any] = {}
+    model: str | None = Field(
+        None,
+        max_length=256,
+        description="The model or version that is to answer here (`smollm2`, `smollm2@2`); the agent's if null.",
+    )
 
 
 class PostMessage(_Body):

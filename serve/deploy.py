@@ -12,55 +12,82 @@ import sys
 
 import msgspec
 import ray
+from flotilla.stores.valkey_boards import ValkeyPlanBoard
+from models.sources import fetch
 
 from actors import cluster
 from actors.cluster import Recipe
 from flotilla.core.errors import FlotillaError, Unavailable
+from flotilla.core.versions import Placed, Plans, replica_name
 from flotilla.stores import valkey
 from flotilla.stores.postgres import migrate
 from serve import gateway
-from serve.recipes import recipe
+from serve.bootstrap import introduce
+from serve.recipes import recipe, replica
 from serve.settings import Settings, read_settings
-from serve.wiring import weights_of
+from serve.versions import default_version, placed
 
 UP_TIMEOUT_S = 240.0
 HOST_UP_TIMEOUT_S = 60.0
 
 
-def recipes(settings: Settings) -> list[Recipe]:
+def recipes(settings: Settings, gpus: float, plans: Plans) -> list[Recipe]:
     """The processes of a fleet: the slow ones first, the controller when there is something to control."""
-    gpus = 1.0 if settings.model != "scripted" and ray.cluster_resources().get("GPU") else 0.0
-    models = [recipe(settings, "model", f"model-{n}", gpus) for n in range(settings.models)]
+    models = _replicas(settings, placed(settings, gpus), plans)
     hosts = [recipe(settings, "host", f"host-{n}") for n in range(settings.hosts)]
     librarian, controller = (recipe(settings, role, f"{role}-0") for role in ("librarian", "controller"))
     return [*models, librarian, *hosts, controller]
 
 
+def _replicas(settings: Settings, default: Placed, plans: Plans) -> list[Recipe]:
+    """Those of the default version, under the names that the controller gives; they are its own from then
+    on. None if another version has been promoted since: the controller starts that."""
+    plan = plans.get(default.version.model)
+    if plan and plan.route and plan.route.stable != default.version.id:
+        return []
+    names = [replica_name(default.version.id, n) for n in range(settings.models)]
+    return [replica(settings, name, default) for name in names]
+
+
 def deploy(settings: Settings) -> None:
     _say("stores answer, schema up to date", "begun")
-    asyncio.run(_prepare_stores(settings))
+    plans = asyncio.run(_prepare_stores(settings))
     _say("stores answer, schema up to date", "done")
     _say("weights", "begun")
-    if settings.model != "scripted":
-        weights_of(settings)
+    asyncio.run(_fetch(settings))
     _say("weights", "done")
-    parts = recipes(settings)
+    gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    parts = recipes(settings, gpus, plans)
     for part in parts:
         _say(part.actor_name, "begun")
         cluster.start(part)
     _say("gateway", "begun")
     gateway.run(settings)
     _say("gateway", "done")
+    _wait_up([part for part in parts if part.role != "model"], HOST_UP_TIMEOUT_S)
+    asyncio.run(introduce(settings, gpus))
+    _wait_up([part for part in parts if part.role == "model"], UP_TIMEOUT_S)
+
+
+def _wait_up(parts: list[Recipe], timeout_s: float) -> None:
     for part in reversed(parts):
-        cluster.wait_up(part, UP_TIMEOUT_S if part.role == "model" else HOST_UP_TIMEOUT_S)
+        cluster.wait_up(part, timeout_s)
         _say(part.actor_name, "done")
 
 
-async def _prepare_stores(settings: Settings) -> None:
+async def _fetch(settings: Settings) -> None:
+    """Where a person sees how it goes, and before anything is started."""
+    version = default_version(settings)
+    if version.source:
+        await fetch(version.source, version.checksum, settings.cache)
+
+
+async def _prepare_stores(settings: Settings) -> Plans:
     await migrate(settings.database_url)
     client = valkey.connect(settings.redis_url)
     try:
         await valkey.ValkeyDirectory(client).ping()
+        return await ValkeyPlanBoard(client).plans()
     except Unavailable as error:
         raise Unavailable(
             f"No Redis answers at REDIS_URL: {error.detail}",

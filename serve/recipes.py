@@ -6,10 +6,12 @@ from actors.cluster import Recipe
 from actors.dedicated import Alone, process_name
 from flotilla.core.actor import Resources
 from flotilla.core.ids import ActorId
+from flotilla.core.versions import Placed
 from serve.settings import Settings
+from serve.versions import Manned
 
 
-def recipe(settings: Settings, role: str, name: str, gpus: float = 0.0) -> Recipe:
+def recipe(settings: Settings, role: str, name: str) -> Recipe:
     """Each role is a resource of the nodes that may run it (cluster.yaml)."""
     return Recipe(
         role=role,
@@ -17,8 +19,21 @@ def recipe(settings: Settings, role: str, name: str, gpus: float = 0.0) -> Recip
         wire=f"serve.wiring:{role}",
         settings=settings,
         listen=settings.listen,
-        gpus=gpus,
         resources={role: 1},
+    )
+
+
+def replica(settings: Settings, name: str, placed: Placed) -> Recipe:
+    """A replica of a model. It is given what Ray is asked for, a GPU too."""
+    return Recipe(
+        role="model",
+        name=name,
+        wire="serve.wiring:model",
+        settings=Manned(settings=settings, version=placed.version),
+        listen=settings.listen,
+        cpus=placed.cpus,
+        gpus=placed.gpus,
+        resources={"model": 1},
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from flotilla.core.errors import Misconfigured
+from flotilla.core.ids import is_name
+from flotilla.core.versions import FLEET
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hosts_max: int = 1
     gateways: int = 1
     models: int = 1
+    models_max: int = 1
     model: str = "smollm2"
     model_threads: int = 2
     embedder_threads: int = 1
@@ -88,7 +91,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         hosts=(hosts := _hosts(environ)),
         hosts_max=_hosts_max(environ, hosts),
         gateways=_number(environ, "FLOTILLA_GATEWAYS", 1),
-        models=_number(environ, "FLOTILLA_MODELS", 1),
+        models=(models := _number(environ, "FLOTILLA_MODELS", 1)),
+        models_max=_number(environ, "FLOTILLA_MODELS_MAX", models),
         model=_one_of(environ, "FLOTILLA_MODEL", ("smollm2", "scripted"), or_folder=True),
         model_threads=_number(environ, "FLOTILLA_MODEL_THREADS", os.cpu_count() or 2),
         scripted_seed=_number(environ, "FLOTILLA_SCRIPTED_SEED", 7),
@@ -165,7 +169,7 @@ def _keys(text: str) -> dict[str, ApiKey]:
     keys: dict[str, ApiKey] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         tenant, _, key = pair.removesuffix(":operator").partition(":")
-        if not tenant or len(key) < 16:
+        if not is_name(tenant) or tenant == FLEET or len(key) < 16:
             raise Misconfigured(
                 "FLOTILLA_API_KEYS is TENANT:KEY,TENANT:KEY:operator with keys of 16 characters or more.",
                 field="FLOTILLA_API_KEYS",

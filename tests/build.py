@@ -49,7 +49,7 @@ def problem() -> Problem:
 
 
 def fold(facts: Iterable[Fact], limits: Limits = LIMITS) -> Session:
-    session = limited(limits)(id=ME, model="m-1")
+    session = limited(limits)(id=ME)
     for fact in facts:
         session.fold(fact)
     return session
@@ -62,7 +62,7 @@ def limited(limits: Limits) -> type[Session]:
 def state(session: Session) -> object:
     """All that a journal must bring back."""
     fields: dict[str, Any] = msgspec.to_builtins(session)
-    return {name: value for name, value in fields.items() if name not in ("said", "model")}
+    return {name: value for name, value in fields.items() if name != "said"}
 
 
 class World:
@@ -120,7 +120,7 @@ class World:
         """What the search, the model or the team reports next."""
         match self.work:
             case signals.Retrieve(turn=turn, run=run):
-                return signals.Found(turn=turn, run=run, hits=self.hits, retrieval_ms=1.0)
+                return signals.Found(turn=turn, run=run, hits=self.hits, retrieval_ms=1.0, model="m@1")
             case signals.Generate(turn=turn, run=run, prompt=prompt):
                 left = self.reply[len(prompt.said) + self._given :]
                 if not left:

@@ -23,7 +23,7 @@ from flotilla.core.effects import Signal, Step, Work
 from flotilla.core.errors import FlotillaError, TooLarge, Unavailable
 from flotilla.core.flow import Agent
 from flotilla.core.flow_facts import Came, LetGo, Perform, Redo
-from flotilla.core.generation import Finished, Prompt, Usage
+from flotilla.core.generation import Finished, Prompt
 from flotilla.core.ids import ActorId
 from flotilla.core.journal import Letter
 from flotilla.core.policy.breaker import Breaker, BreakerSettings
@@ -139,17 +139,17 @@ class AgentPerformer(Performer):
         """A replica that is lost is followed by another, which goes on from the text so far."""
         said = [prompt.said]
 
-        async def go_on() -> Usage:
+        async def go_on() -> Finished:
             asked = msgspec.structs.replace(prompt, said="".join(said))
             async with aclosing(self._model.generate(asked)) as parts:
                 async for part in parts:
                     if isinstance(part, Finished):
-                        return part.usage
+                        return part
                     said.append(part.text)
             raise FlotillaError(f"The model {self._model.name} ended a reply without saying so.")
 
-        usage = await self._patiently(go_on, self._settings.model, call, asyncio.Event())
-        return Text("".join(said), usage)
+        end = await self._patiently(go_on, self._settings.model, call, asyncio.Event())
+        return Text("".join(said), end.usage, end.model)
 
     # -- tools
 

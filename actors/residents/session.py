@@ -73,7 +73,6 @@ class SessionPerformer(Performer):
     # -- coming to life
 
     def prepare(self, at: Activation, entries: Sequence[Stored]) -> None:
-        at.actor.model = self._work.model.name
         accepted = {stored.seq: stored.at for stored in entries}
         for turn in at.actor.turns:
             if since := accepted.get(turn.seq):
@@ -160,9 +159,8 @@ class SessionPerformer(Performer):
     async def _retrieve(self, at: Activation, effect: signals.Retrieve) -> Signal:
         watch, clock = self._watch(at, effect.turn), self._work.clock
         watch.begun = clock.monotonic()
-        signal = await self._work.retrieve(at.id.tenant, effect)
+        signal = await self._work.retrieve(at.actor.origin, at.actor.model, effect)
         watch.found = clock.monotonic()
-        at.actor.model = self._work.model.name
         return signal
 
     def _watch(self, at: Activation, turn: str) -> Stopwatch:
@@ -196,6 +194,8 @@ class SessionPerformer(Performer):
     def recorded(self, at: Activation, recorded: Recorded) -> None:
         """Drops what was kept for a turn whose end is in the record."""
         fact, talk = recorded.fact, at.notes
+        if isinstance(fact, ReplyCompleted) and fact.model:
+            self._work.model.score(fact.model, fact.confidence)
         if not isinstance(fact, ReplyCompleted | ReplyFailed | ReplyInterrupted):
             return
         if isinstance(fact, ReplyCompleted | ReplyFailed):  # other ends seal before they are recorded

@@ -23,6 +23,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     similarity_min: float = 0.30
     public: bool = True
     while_talking: WhileTalking = "queue"
+    # The model or the version that makes its replies (`smollm2`, `smollm2@2`); "" for the fleet's default.
+    model: str = ""
     # The kind of a team member that answers in its place; "" if it searches and generates itself.
     asks: str = ""
 

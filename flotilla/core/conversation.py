@@ -25,7 +25,7 @@ from flotilla.core.facts import (
     SessionClosed,
     SessionOpened,
 )
-from flotilla.core.generation import ChatMessage
+from flotilla.core.generation import ChatMessage, Origin
 from flotilla.core.limits import LIMITS, Limits
 from flotilla.core.signals import SessionView
 
@@ -66,7 +66,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 class Conversation(Actor, gc=False):
     """Kept out of Python's garbage collector, like its parts: nothing in it leads back to it.
 
-    `said` and `model` are not in the journal: the text under way, and the model that is there.
+    `said` is not in the journal: the text under way.
 
     `seen` holds the customer's messages by id, `written` what persons wrote.
     """
@@ -82,7 +82,6 @@ class Conversation(Actor, gc=False):
     person_asked: bool = False
     taken_by: str = ""
     said: str = ""
-    model: str = ""
 
     @property
     def turn(self) -> Turn | None:
@@ -96,6 +95,16 @@ class Conversation(Actor, gc=False):
     @property
     def person(self) -> str:
         return (self.opened.customer or "") if self.opened else ""
+
+    @property
+    def origin(self) -> Origin:
+        agent = self.opened.agent if self.opened else ""
+        return Origin(tenant=self.id.tenant, conversation=self.id.name, agent=agent)
+
+    @property
+    def model(self) -> str:
+        """The model or version that this conversation wants; "" for the default."""
+        return (self.opened.model if self.opened else "") or self.agent.model
 
     @property
     def agent(self) -> Agent:

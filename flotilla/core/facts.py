@@ -42,10 +42,13 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionOpened(actor.Fact, frozen=True, kw_only=True, tag="session.opened"):
+    """`model` is the model or version that it is pinned to; "" for the agent's own."""
+
     agent: str
     channel: str = "api"
     customer: str | None = None
     metadata: dict[str, Any] = {}
+    model: str = ""
 
 
 class MessageAccepted(actor.Fact, frozen=True, kw_only=True, tag="message.accepted"):
@@ -59,8 +62,8 @@ class MessageAccepted(actor.Fact, frozen=True, kw_only=True, tag="message.accept
 
 class ReplyStarted(actor.Fact, frozen=True, kw_only=True, tag="reply.started"):
     """The passages are part of the record, so that any host rebuilds the very same prompt. A reply that
-    is begun again with one more message is started again: the last one counts. `model` is `team:KIND`
-    where a team answers."""
+    is begun again with one more message is started again: the last one counts. `model` is the id of the
+    version that is to answer, which it stays with over crashes; `team:KIND` where a team answers."""
 
     turn: str
     model: str

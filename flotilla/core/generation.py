@@ -57,6 +57,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `logprobs`: how many alternatives to report with each token, 0 to 20; None for no logprobs at all.
     `model` is the name of a model (`smollm2`) or the id of a version (`smollm2@2`); "" for the default.
+    `pinned`: no other may stand in for it, as its own tools' results are among the messages.
     `adapter` is the id of the version whose adapter to apply: whoever routes fills it in.
     """
 
@@ -74,6 +75,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_choice: str = "auto"
     logprobs: int | None = None
     model: str = ""
+    pinned: bool = False
     adapter: str = ""
     origin: Origin = Origin()
 

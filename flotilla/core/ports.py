@@ -6,12 +6,13 @@ Every implementation behind a door passes the same contract tests (tests/contrac
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from flotilla.core.charges import By, Charge, Spent
 from flotilla.core.generation import EngineLoad, Generated, Origin, Prompt, Shown
 from flotilla.core.ids import ActorId
 from flotilla.core.journal import Append, Due, Letter, Snapshot, Stored
@@ -209,6 +210,19 @@ class Pins(Protocol):
         ...
 
 
+class UsageLedger(Protocol):
+    """What replies have cost. Every look is bound to a tenant."""
+
+    async def charge(self, charges: Sequence[Charge]) -> None:
+        """Of all tenants, all or none. One whose tenant and key are known changes nothing."""
+        ...
+
+    async def usage(self, tenant: str, since: date, until: date, by: By) -> list[Spent]:
+        """Sums over the days from `since` until before `until` (UTC), by name; at most
+        `LIMITS.page_max` of them."""
+        ...
+
+
 class PlanBoard(Protocol):
     """Where the plans of the models hang, for everybody who routes and for the controller."""
 
@@ -231,6 +245,22 @@ class TallyBoard(Protocol):
 
     async def pages(self) -> dict[str, Tallies]:
         """By process: those that are alive."""
+        ...
+
+
+class FailureBoard(Protocol):
+    """Why replicas of a version could not be started, for whoever waits for them; ten minutes long."""
+
+    async def note(self, version: str, reason: str) -> None:
+        """In place of what was noted of this version."""
+        ...
+
+    async def failures(self) -> dict[str, str]:
+        """The reasons, in words, by the id of the version."""
+        ...
+
+    async def clear(self, version: str) -> None:
+        """Nothing if there is none."""
         ...
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import msgspec
+
 from flotilla.core import signals
 from flotilla.core.conversation import Conversation, Turn
 from flotilla.core.effects import Answered, Ask, Effects, Stop, Woken
@@ -66,6 +68,7 @@ class Replies(Conversation):
             said=self.said,
             tokens_max=self.agent.reply_tokens_max,
         )
+        prompt = msgspec.structs.replace(prompt, model=started.model, origin=self.origin)
         return (signals.Generate(turn=turn.id, run=turn.run, prompt=prompt),)
 
     def _ask(self, turn: Turn, kind: str) -> Ask:
@@ -105,7 +108,8 @@ class Replies(Conversation):
                 return self._say(turn, signal.text)
             case signals.Generated():
                 assert turn.started is not None
-                return self._complete(turn, turn.started.model, turn.started.passages, signal.usage)
+                model = signal.model or turn.started.model
+                return self._complete(turn, model, turn.started.passages, signal.usage)
             case signals.Failed():
                 return self._finish(ReplyFailed(turn=turn.id, problem=signal.problem))
             case Answered():
@@ -120,7 +124,7 @@ class Replies(Conversation):
         known = similarity >= self.agent.similarity_min
         started = ReplyStarted(
             turn=turn.id,
-            model=self.model if known else "",
+            model=signal.model if known else "",
             passages=tuple(hit.passage for hit in signal.hits) if known else (),
             similarity=round(similarity, 3),
             retrieval_ms=signal.retrieval_ms,

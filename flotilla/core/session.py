@@ -81,7 +81,11 @@ class Session(Takeover):
                 f"There is no agent {signal.agent!r}.", field="agent", next=f"Known: {', '.join(AGENTS)}."
             )
         fact = SessionOpened(
-            agent=signal.agent, channel=signal.channel, customer=signal.customer, metadata=signal.metadata
+            agent=signal.agent,
+            channel=signal.channel,
+            customer=signal.customer,
+            metadata=signal.metadata,
+            model=signal.model,
         )
         return (self.record(fact), self._shown())
 

@@ -61,6 +61,7 @@ class Open(Message[SessionView], frozen=True, kw_only=True, tag="open"):
     channel: str = "api"
     customer: str | None = None
     metadata: dict[str, Any] = {}
+    model: str = ""
 
 
 class Post(Message[Accepted], frozen=True, kw_only=True, tag="post"):
@@ -137,10 +138,13 @@ class Note(Message[Accepted], frozen=True, kw_only=True, tag="person.note"):
 
 
 class Found(Signal, frozen=True, kw_only=True, tag="found"):
+    """`model` is the id of the version that is to answer now; "" if nobody knows yet."""
+
     turn: str
     run: str
     hits: tuple[Hit, ...]
     retrieval_ms: float
+    model: str = ""
 
 
 class Streamed(Signal, frozen=True, kw_only=True, tag="streamed"):
@@ -155,9 +159,12 @@ class Streamed(Signal, frozen=True, kw_only=True, tag="streamed"):
 
 
 class Generated(Signal, frozen=True, kw_only=True, tag="generated"):
+    """`model` is the id of the version that made it; "" if nobody says."""
+
     turn: str
     run: str
     usage: Usage
+    model: str = ""
 
 
 class Failed(Signal, frozen=True, kw_only=True, tag="failed"):

@@ -150,8 +150,11 @@ class Hits(msgspec.Struct, frozen=True, tag_field="outcome", tag="hits"):
 
 
 class Text(msgspec.Struct, frozen=True, tag_field="outcome", tag="text"):
+    """`model` is the id of the version that made it; "" if nobody said."""
+
     text: str
     usage: Usage = Usage()
+    model: str = ""
 
     @property
     def given(self) -> str:

@@ -19,6 +19,7 @@ from flotilla.core.journal import Append, Due, Entry, Snapshot, Stored
 from flotilla.core.reminders import Reminder, Repeat
 from flotilla.stores.postgres_batch import columns
 from flotilla.stores.postgres_keys import Keyring, Writer
+from flotilla.stores.postgres_ledger import PostgresLedger
 from flotilla.stores.postgres_letters import PostgresLetters
 from flotilla.stores.postgres_pool import APP_ROLE, migrate, open_pool, translated
 from flotilla.stores.sealing import Key, Safe, entry_place, snapshot_place
@@ -38,12 +39,13 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
 
 
 class PostgresJournal:
-    """Implements `Journal`. Make one with `open_journal`. `letters` shares its connections."""
+    """Implements `Journal`. Make one with `open_journal`. `letters` and `ledger` share its connections."""
 
     def __init__(self, pool: asyncpg.Pool, safe: Safe) -> None:
         self._pool = pool
         self._keys = Keyring(pool, safe)
         self.letters = PostgresLetters(pool, self._keys)
+        self.ledger = PostgresLedger(pool)
         self._waiting: list[_Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
 

@@ -118,7 +118,8 @@ async def _grant(connection: asyncpg.Connection) -> None:
         await connection.execute(f"create role {APP_ROLE} nologin")
     await connection.execute(
         f"grant {APP_ROLE} to current_user; grant usage on schema public to {APP_ROLE};"
-        f"grant select, insert on facts to {APP_ROLE};"
+        f"grant select, insert on facts, charges to {APP_ROLE};"
+        f"grant select, insert, update on charges_by_day to {APP_ROLE};"
         f"grant select, insert, delete on unfinished, keys, letters to {APP_ROLE};"
         f"grant select, insert, update, delete on snapshots, reminders to {APP_ROLE};"
         f"grant execute on function unfinished_actors, due_reminders to {APP_ROLE}"

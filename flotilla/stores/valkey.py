@@ -28,6 +28,7 @@ WAITING_APPENDS_MAX = 20_000
 COMMAND_TIMEOUT_S = 2.0
 CONNECTIONS_MAX = 16
 
+Client = redis.Redis
 _DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
 
 # What a sealed log begins with: a byte that no UTF-8 text begins with. Its text follows, unless it was dropped.
@@ -88,7 +89,8 @@ def connect(url: str) -> redis.Redis:
 
 
 @asynccontextmanager
-async def _translated():
+async def translated():
+    """For the other stores of Valkey too: no exception of the library's leaves it."""
     try:
         yield
     except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
@@ -137,7 +139,7 @@ class ValkeyHotLog:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                async with _translated():
+                async with translated():
                     results = await self._write(batch)
             except (Unavailable, Misconfigured) as error:
                 results = [error] * len(batch)
@@ -151,18 +153,18 @@ class ValkeyHotLog:
         return await pipeline.execute(raise_on_error=False)
 
     async def read(self, actor: ActorId, turn: str) -> Shown:
-        async with _translated():
+        async with translated():
             value: Any = await self._client.get(_hot_key(actor, turn))
         text = (value or b"").removeprefix(_SEAL)
         return Shown(text.decode(), sealed=(value or b"").startswith(_SEAL))
 
     async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> str:
-        async with _translated():
+        async with translated():
             text: bytes = await self._close([_hot_key(actor, turn)], [HOT_LOG_SEALED_S, int(forget)])
         return text.removeprefix(_SEAL).decode()
 
     async def ping(self) -> None:
-        async with _translated():
+        async with translated():
             await self._client.ping()
 
     async def close(self) -> None:
@@ -194,19 +196,19 @@ class ValkeyDirectory:
         self._leave = client.register_script(_LEAVE)
 
     async def beat(self, member: Member) -> None:
-        async with _translated():
+        async with translated():
             pipeline = self._client.pipeline(transaction=False)
             pipeline.set(_member_key(member), msgspec.json.encode(member), px=BEAT_KEPT_MS)
             pipeline.sadd(_role_key(member.role), member.name)
             await pipeline.execute()
 
     async def leave(self, member: Member) -> None:
-        async with _translated():
+        async with translated():
             keys = [_member_key(member), _role_key(member.role)]
             await self._leave(keys, [member.life, member.name])
 
     async def members(self, role: str) -> list[Member]:
-        async with _translated():
+        async with translated():
             found: Any = await self._client.smembers(_role_key(role))
             names = sorted(name.decode() for name in found)
             keys = [f"{_role_key(role)}:{name}" for name in names]
@@ -214,7 +216,7 @@ class ValkeyDirectory:
         return [msgspec.json.decode(value, type=Member) for value in values if value]
 
     async def ping(self) -> None:
-        async with _translated():
+        async with translated():
             await self._client.ping()
 
     async def close(self) -> None:
@@ -238,7 +240,7 @@ class ValkeyPins:
 
     async def pin(self, actor: ActorId, host: str) -> None:
         """Raises `LimitReached` past `LIMITS.pins_max`."""
-        async with _translated():
+        async with translated():
             done = await self._pin([_PINS], [str(actor), host, LIMITS.pins_max])
         if not done:
             raise LimitReached(
@@ -246,11 +248,11 @@ class ValkeyPins:
             )
 
     async def unpin(self, actor: ActorId) -> None:
-        async with _translated():
+        async with translated():
             await self._client.hdel(_PINS, str(actor))
 
     async def pins(self) -> dict[ActorId, str]:
-        async with _translated():
+        async with translated():
             found: Any = await self._client.hgetall(_PINS)
         return {_actor(field.decode()): host.decode() for field, host in found.items()}
 
@@ -267,7 +269,7 @@ class ValkeyOnce:
         self._client = client
 
     async def claim(self, tenant: str, key: str, value: str) -> str:
-        async with _translated():
+        async with translated():
             known: Any = await self._client.set(
                 f"flotilla:{{{tenant}}}:once:{key}", value, nx=True, get=True, ex=int(LIMITS.idempotency_s)
             )

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from flotilla.core import signals
 from flotilla.core.agents import DEFAULT_AGENT
 from flotilla.core.errors import Conflict, NotFound, Refused
+from flotilla.core.generation import Origin
 from flotilla.core.ids import ActorId, new_id
 from flotilla.core.limits import LIMITS
 from flotilla.core.ports import Journal
@@ -42,6 +43,8 @@ async def open_session(
     """Opens a session; with an `Idempotency-Key`, the same session for 24 h."""
     doors = doors_of(request)
     check_metadata(body.metadata)
+    if body.model:
+        doors.model.choose(Origin(tenant=who.tenant), body.model)  # raises if there is none
     name = await _session_name(doors, who.tenant, idempotency_key, body)
     view = await doors.fleet.ask(who.actor(name), opening(body))
     return json(with_token(doors, who, view), 201)
@@ -53,6 +56,7 @@ def opening(body: OpenSession) -> signals.Open:
         channel=body.channel,
         customer=body.customer,
         metadata=body.metadata,
+        model=body.model or "",
     )
 
 

@@ -12,6 +12,7 @@ from flotilla.core.flow_facts import Came, Do, Perform, StepBegun, StepDone, Tas
 from flotilla.core.flow_run import YIELDS_MAX
 from flotilla.core.flow_state import PAST_MAX
 from flotilla.core.generation import ChatMessage, Prompt
+from flotilla.core.ids import ActorId
 from flotilla.core.wants import (
     GATHER_MAX,
     AskAgent,
@@ -26,6 +27,7 @@ from flotilla.core.wants import (
     Reply,
     Search,
     Text,
+    Value,
 )
 from tests.agents import USAGE, Agents
 
@@ -391,3 +393,34 @@ def test_a_chain_of_agents_ends_somewhere() -> None:
     world.finish()
     assert problem_of(ticket.result).type.endswith(Cycle.slug)
     assert len(world.awake) == 32
+
+
+# -- which model
+
+
+class Chatty(Agent):
+    """Generates, uses a tool, and generates again."""
+
+    kind = agent_kind("chatty")
+
+    def answer(self, task: Do) -> Plan:
+        first = yield Generate(prompt("first"))
+        yield CallTool("note", {"text": first})
+        second = yield Generate(prompt("second"))
+        return Reply(text=second)
+
+
+def performed(effects: tuple[object, ...]) -> Perform:
+    (found,) = [effect for effect in effects if isinstance(effect, Perform)]
+    return found
+
+
+def test_a_task_stays_with_the_version_that_began_it_over_its_tools_and_a_crash() -> None:
+    actor = Chatty(id=ActorId("demo", "chatty", "c"))
+    first = performed(actor.on(Do(task="t", question="q")))
+    assert isinstance(first.want, Generate) and not first.want.prompt.pinned
+    tool = performed(actor.on(Came(step=first.step, outcome=Text("said", USAGE, model="m@1"))))
+    actor.drop_run()  # what a crash leaves: the record
+    second = performed(actor.on(Came(step=tool.step, outcome=Value(None))))
+    assert isinstance(second.want, Generate)
+    assert (second.want.prompt.model, second.want.prompt.pinned) == ("m@1", True)

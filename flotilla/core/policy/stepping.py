@@ -10,9 +10,10 @@ from flotilla.core.calls import CHAIN_MAX, Budget
 from flotilla.core.effects import Ask, Effect, Stop
 from flotilla.core.errors import BudgetSpent, Cycle, FlotillaError, Problem
 from flotilla.core.flow_facts import Do, LetGo, Perform, StepBegun, StepState, Task
+from flotilla.core.generation import Origin
 from flotilla.core.ids import ActorId
 from flotilla.core.reminders import Forget, Remind
-from flotilla.core.wants import AskAgent, CallTool, Generate, Pause, Publish, Search, Want, digest
+from flotilla.core.wants import AskAgent, CallTool, Generate, Pause, Publish, Search, Text, Want, digest
 
 
 def step_name(task: str, n: int) -> str:
@@ -94,11 +95,34 @@ def _effect(id: ActorId, task: Task, begun: StepBegun, want: Want) -> Effect | N
             return Perform(step=name, want=want, idempotency_key=begun.key)
         case Generate(prompt=prompt):
             most = min(prompt.tokens_max, begun.share.tokens)
-            return Perform(step=name, want=Generate(msgspec.structs.replace(prompt, tokens_max=most)))
+            kept = _kept(task, prompt.model)
+            whole = msgspec.structs.replace(
+                prompt, tokens_max=most, model=kept, pinned=kept != prompt.model, origin=_origin(id)
+            )
+            return Perform(step=name, want=Generate(whole))
         case AskAgent():
             return _ask(id, task, begun, want)
         case Pause() | Publish():
             return None
+
+
+def _kept(task: Task, wanted: str) -> str:
+    """The version that has worked on this task before, if it is one of the model wanted: a task never
+    changes its model on the way."""
+    for step in reversed(task.steps):
+        outcome = step.done.outcome if step.done else None
+        if isinstance(outcome, Text) and outcome.model and wanted in _names(outcome.model):
+            return outcome.model
+    return wanted
+
+
+def _names(version: str) -> tuple[str, str, str]:
+    """What it may have been asked for by."""
+    return "", version, version.partition("@")[0]
+
+
+def _origin(id: ActorId) -> Origin:
+    return Origin(tenant=id.tenant, conversation=id.name, agent=id.kind)
 
 
 def _ask(id: ActorId, task: Task, begun: StepBegun, want: AskAgent) -> Ask:

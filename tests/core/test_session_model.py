@@ -1,0 +1,54 @@
+"""Which version of a model answers: chosen when the turn begins, kept over crashes, told in the end."""
+
+from __future__ import annotations
+
+from flotilla.core import signals
+from flotilla.core.facts import ReplyStarted
+from flotilla.core.generation import Origin, Usage
+from tests.build import ME, World
+
+
+def test_the_version_that_was_chosen_makes_the_reply_and_is_told() -> None:
+    world = World().open()
+    world.post()
+    world.step()
+    work = world.work
+    assert isinstance(work, signals.Generate)
+    assert work.prompt.model == "m@1"
+    assert work.prompt.origin == Origin(tenant=ME.tenant, conversation=ME.name, agent="bank")
+    world.finish()
+    assert world.completed().model == "m@1"
+
+
+def test_a_reply_stays_with_its_version_over_a_crash() -> None:
+    world = World().open()
+    world.post()
+    world.until_text()
+    world.crash()
+    work = world.work
+    assert isinstance(work, signals.Generate)
+    assert work.prompt.said and work.prompt.model == "m@1"
+    assert [fact.model for fact in world.facts if isinstance(fact, ReplyStarted)] == ["m@1"]
+
+
+def test_whoever_stood_in_is_told_as_the_model() -> None:
+    world = World().open()
+    world.post()
+    world.until_text()
+    turn = world.session.turn
+    assert turn is not None
+    world.feed(signals.Generated(turn=turn.id, run=turn.run, usage=Usage(), model="plain@1"))
+    assert world.completed().model == "plain@1"
+
+
+def test_a_session_can_be_pinned_to_a_version() -> None:
+    world = World()
+    world.feed(signals.Open(agent="bank", model="m@2"))
+    assert world.session.model == "m@2"
+    world.post()
+    world.crash()
+    assert world.session.model == "m@2"
+
+
+def test_an_agent_without_a_wish_takes_the_default() -> None:
+    assert World().open().session.model == ""
