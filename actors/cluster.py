@@ -23,9 +23,11 @@ from flotilla.core.actor import Resources
 from flotilla.core.errors import Misconfigured, Unavailable
 from flotilla.core.ids import ActorId
 from flotilla.core.members import Member
+from flotilla.core.versions import Placed
 
 NAMESPACE = "flotilla"
 RETRY_EVERY_S = 1.0
+FAILURE_TIMEOUT_S = 1.0
 
 State = Literal["starting", "up", "failed"]
 T = TypeVar("T")
@@ -164,6 +166,26 @@ class RayHosts:
         await _translated(stop, "host", name)
 
 
+class RayReplicas:
+    """Implements `Replicas` of the manning. `recipe` makes that of the replica of a name."""
+
+    def __init__(self, recipe: Callable[[str, Placed], Recipe]) -> None:
+        self._recipe = recipe
+
+    async def names(self) -> list[str]:
+        return await _translated(names, "model")
+
+    async def start(self, name: str, placed: Placed) -> None:
+        await _translated(start, self._recipe(name, placed))
+
+    async def stop(self, name: str) -> None:
+        await _translated(stop, "model", name)
+
+    async def failure(self, name: str) -> str | None:
+        found = await asyncio.to_thread(_status_of, actor_name("model", name), FAILURE_TIMEOUT_S)
+        return found.detail if found.state == "failed" else None
+
+
 class RaySpawner:
     """Implements `Spawner`."""
 
@@ -184,8 +206,12 @@ async def _translated(call: Callable[..., T], *args: Any) -> T:
 
 def status(recipe: Recipe, timeout_s: float = 2.0) -> Status:
     """How far the recipe's process is; a process that is busy or being restarted is `starting`."""
+    return _status_of(recipe.actor_name, timeout_s)
+
+
+def _status_of(actor_name: str, timeout_s: float) -> Status:
     try:
-        actor = ray.get_actor(recipe.actor_name, namespace=NAMESPACE)
+        actor = ray.get_actor(actor_name, namespace=NAMESPACE)
         state, detail = ray.get(actor.status.remote(), timeout=timeout_s)
     except (ValueError, RayError) as error:
         return Status(state="starting", detail=type(error).__name__)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from actors.runtime import Resident
+from actors.serving.bills import Bills
 from flotilla.core.actor import Actor
 from flotilla.core.clock import Clock
 from flotilla.core.errors import Misconfigured
@@ -42,7 +43,7 @@ class Doorways(msgspec.Struct, kw_only=True):
     board: PlanBoard | None = None
     tallies: TallyBoard | None = None
     replicas: Any = None
-    charging: Any = None
+    bills: Bills | None = None
     limits: Limits = LIMITS
     may_show: Callable[[], bool] = lambda: True
     spawn: Callable[[Coroutine[Any, Any, None]], None] = _spawn

@@ -21,6 +21,9 @@ BEAT_EVERY_S = 1.0
 Housekeeping = Callable[[Member], Coroutine[Any, Any, None]]
 """Runs as long as its process lives."""
 
+Info = dict[str, str] | Callable[[], dict[str, str]]
+"""What others should know of a process; a callable is asked at each beat."""
+
 Report = Callable[[], tuple[MemberState, dict[str, float]]]
 """What a process says of itself with each beat: its state, and its load by name."""
 
@@ -39,7 +42,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     log: Any
     token: str
     asked: Asked | None = None
-    info: dict[str, str] = {}
+    info: Info = {}
     capacity: float = 1.0
     report: Report = lambda: ("up", {})
     lease: Lease = msgspec.field(default_factory=Lease)
@@ -57,7 +60,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
             life=new_id("l"),
             address=address,
             capacity=self.capacity,
-            info=self.info,
+            info=self._info(),
         )
         self.log.info("service.up", role=self.role, name=name, address=address)
         up(me)
@@ -78,11 +81,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         try:
             while True:
                 state, load = self.report()
-                me = msgspec.structs.replace(me, state=state, load=load)
+                me = msgspec.structs.replace(me, state=state, load=load, info=self._info())
                 await self._say(me)
                 await self.clock.sleep(BEAT_EVERY_S)
         finally:
             await self._leave(me)
+
+    def _info(self) -> dict[str, str]:
+        return self.info if isinstance(self.info, dict) else self.info()
 
     async def _say(self, me: Member) -> None:
         sent_at = self.clock.monotonic()

@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
-import msgspec
-
+from actors.serving.going_on import going_on
 from actors.stopwatch import Stopwatch
 from flotilla.core import signals
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
-from flotilla.core.generation import Finished, Origin, Prompt
+from flotilla.core.generation import Finished, Generated, Origin
 from flotilla.core.limits import LIMITS, Limits
 from flotilla.core.ports import Knowledge, ModelDoor
 
@@ -69,37 +68,28 @@ class Work:
     ) -> AsyncGenerator[signals.Streamed | signals.Generated | signals.Failed]:
         """The reply, whatever dies on the way: a replica that is lost is followed by another, which
         goes on from the text so far."""
-        said, begun = effect.prompt.said, self.clock.monotonic()
-        for pause_s in _pauses():
-            prompt = msgspec.structs.replace(effect.prompt, said=said)
-            try:
-                async with aclosing(self._pieces(effect, prompt, watch)) as pieces:
-                    async for signal in pieces:
-                        said += signal.text if isinstance(signal, signals.Streamed) else ""
-                        yield signal
-                return
-            except Exception as broken:
-                error = self._said_plainly(broken)
-                if not self._patient(error, begun, self.limits.model_patience_s):
-                    yield signals.Failed(turn=effect.turn, run=effect.run, problem=error.problem())
-                    return
-                self.log.warning("generation.retried", turn=effect.turn, reason=error.detail)
-                await self.clock.sleep(pause_s)
 
-    async def _pieces(
-        self, effect: signals.Generate, prompt: Prompt, watch: Stopwatch
-    ) -> AsyncGenerator[signals.Streamed | signals.Generated]:
-        async with aclosing(self.model.generate(prompt)) as generated:
-            async for part in generated:
-                watch.first = watch.first or self.clock.monotonic()
-                if isinstance(part, Finished):
-                    watch.finished(part)
-                    yield signals.Generated(
-                        turn=effect.turn, run=effect.run, usage=part.usage, model=part.model
-                    )
-                    return
-                yield signals.Streamed(turn=effect.turn, run=effect.run, text=part.text)
-        raise FlotillaError(f"The model {self.model.name} ended a reply without saying so.")
+        def retried(error: FlotillaError) -> None:
+            self.log.warning("generation.retried", turn=effect.turn, reason=error.detail)
+
+        patience_s = self.limits.model_patience_s
+        parts = going_on(self.model, effect.prompt, clock=self.clock, patience_s=patience_s, retried=retried)
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    yield self._heard(effect, part, watch)
+        except Exception as broken:
+            problem = self._said_plainly(broken).problem()
+            yield signals.Failed(turn=effect.turn, run=effect.run, problem=problem)
+
+    def _heard(
+        self, effect: signals.Generate, part: Generated, watch: Stopwatch
+    ) -> signals.Streamed | signals.Generated:
+        watch.first = watch.first or self.clock.monotonic()
+        if isinstance(part, Finished):
+            watch.finished(part)
+            return signals.Generated(turn=effect.turn, run=effect.run, usage=part.usage, model=part.model)
+        return signals.Streamed(turn=effect.turn, run=effect.run, text=part.text)
 
     def _said_plainly(self, error: Exception) -> FlotillaError:
         """A bug behind a door ends the turn that met it, with an error, and not the session."""

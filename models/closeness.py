@@ -70,7 +70,8 @@ class Closeness(AdapterLogitsProcessor):
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         super().__init__(vllm_config, device, is_pin_memory)
-        self._folder = vllm_config.model_config.tokenizer
+        # Now: the folder may be gone when somebody asks, once other weights are loaded in its place.
+        self._signs = _load(str(vllm_config.model_config.tokenizer))
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -80,7 +81,7 @@ class Closeness(AdapterLogitsProcessor):
         if not asked:
             return None
         strength, sources, said_tokens = asked
-        return Steer(strength, sources, said_tokens, _load(str(self._folder)))
+        return Steer(strength, sources, said_tokens, self._signs)
 
 
 class Steer:

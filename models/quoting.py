@@ -19,7 +19,9 @@ def quote(prompt: Prompt, *, common_min: int = 0) -> str:
         asked = said[max(said.rfind(source) + len(source) for source in prompt.sources) :]
         return _best(prompt.sources, asked, common_min)
     *before, question = [line for line in said.splitlines() if line.strip()] or [""]
-    return _best([s.strip() for line in before for s in re.split(r"(?<=[.!?])\s+", line)], question, common_min)
+    return _best(
+        [s.strip() for line in before for s in re.split(r"(?<=[.!?])\s+", line)], question, common_min
+    )
 
 
 def _best(sentences: Sequence[str], question: str, common_min: int) -> str:

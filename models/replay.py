@@ -91,8 +91,10 @@ def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: str) -> Vocabulary:
-    return vocabulary(Tokenizer.from_file(str(Path(folder) / "tokenizer.json")))
+def _load(folder: str) -> Vocabulary | None:
+    """None where replaying doesn't work: then nobody asks for it."""
+    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    return vocabulary(tokenizer) if is_bytewise(tokenizer) else None
 
 
 class Replay(AdapterLogitsProcessor):
@@ -100,14 +102,15 @@ class Replay(AdapterLogitsProcessor):
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         super().__init__(vllm_config, device, is_pin_memory)
-        self._folder = vllm_config.model_config.tokenizer
+        # Now: the folder may be gone when somebody asks, once other weights are loaded in its place.
+        self._vocabulary = _load(str(vllm_config.model_config.tokenizer))
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def new_req_logits_processor(self, params: SamplingParams) -> Callable[..., torch.Tensor] | None:
         text: Any = (params.extra_args or {}).get(KEY)
-        return _Held(text.encode(), _load(str(self._folder))) if text else None
+        return _Held(text.encode(), self._vocabulary) if text and self._vocabulary else None
 
 
 class _Held:

@@ -1,68 +1,60 @@
 """A model that follows a script: text, pace and length from a seed, no weights, no dependencies.
 
-For laptops, load tests and simulations. The whole reply follows from the seed and the prompt, so
-any copy of the model, in any process, goes on where another one stopped.
+For laptops, load tests, drills and simulations. The whole reply follows from the seed and the prompt, so
+any copy of the model, in any process, goes on where another one stopped. What it says is in `script`, when
+it says it in `pacing`; here it is an engine.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import random
-import re
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
-from hashlib import blake2b
-from itertools import accumulate
-from typing import Literal
+from contextlib import aclosing
+from pathlib import Path
 
 import msgspec
 
 from flotilla.core.clock import Clock, SystemClock
-from flotilla.core.errors import Overloaded, Refused, Unavailable
-from flotilla.core.generation import Finished, Generated, Piece, Prompt, Usage
+from flotilla.core.errors import AdapterMissing, Misconfigured, Overloaded, Unavailable
+from flotilla.core.generation import EngineLoad, Generated, Piece, Prompt
+from flotilla.core.versions import Version
+from models.engines import decode
+from models.pacing import Capacity, Metronome, Pace, Prefill, SharedPace, SteadyPace
+from models.prefixes import PrefixCache, Read
+from models.recent import FirstTokens
+from models.script import Reply, ScriptSettings, compose, logprobs_of, tokens_of
 
-Mode = Literal["words", "replies", "quote"]
+__all__ = ["ScriptSettings", "ScriptedModel", "compose", "open_engine", "tokens_of"]
 
 BUSY_RETRY_S = 1.0
-NOTHING_TO_QUOTE = "I don't have that information."
-
-# A few words of more than one byte, so that whoever splits text learns not to split characters.
-_VOCABULARY = (
-    "your account card payment transfer balance fee limit branch statement deposit savings rate is has "
-    "will can open check arrives today tomorrow within three days without charge and or when after the "
-    "a this once confirmed naïve café Zürich 日本語 👍 👩‍👩‍👧 €5"
-)
-WORDS = _VOCABULARY.split()
+BROKEN_RETRY_S = 0.1
 
 
-class ScriptSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`words` makes sentences up; `replies` gives `replies` in the order of a conversation's turns;
-    `quote` answers with the one of the prompt's sources that shares most words with the question."""
-
-    name: str = "scripted"
-    mode: Mode = "words"
-    seed: int = 0
-    replies: tuple[str, ...] = ()
-    tokens_median: int = 60
-    """Length of a made-up reply: log-normal around this,"""
-    tokens_spread: float = 0.4
-    """with this standard deviation of the logarithm; 0 makes all replies equally long."""
-    first_token_s: float = 0.15
-    token_s: float = 0.02
-    """Seconds between tokens; 0 makes a piece per token as fast as it is read."""
-    tick_s: float = 0.005
-    """Replies that are due within the same tick share one timer."""
-    context_tokens_max: int = 8192
-    running_max: int = 100_000
+async def open_engine(
+    version: Version, folder: str, *, name: str, threads: int = 0, clock: Clock | None = None
+) -> ScriptedModel:
+    """See `models.engines.open_engine`. `threads` means nothing to it."""
+    settings = msgspec.structs.replace(decode(version.settings, ScriptSettings), name=name)
+    if version.context_tokens:
+        settings = msgspec.structs.replace(settings, context_tokens_max=version.context_tokens)
+    return ScriptedModel(settings, clock, folder=folder)
 
 
 class ScriptedModel:
-    """See `Model`. A token is a word with the space before it."""
+    """See `Engine`. A token is a word with the space before it."""
 
-    def __init__(self, settings: ScriptSettings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: ScriptSettings, clock: Clock | None = None, *, folder: str = "") -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._metronome = _Metronome(self._clock, settings.tick_s)
+        self._metronome = Metronome(self._clock, settings.tick_s)
+        self._prefill = Prefill(self._clock, self._metronome, settings.prefill_tokens_per_s)
+        self._capacity = Capacity(self._clock, settings.capacity_tokens_per_s, settings.token_s)
+        self._cache = PrefixCache(settings.cache_tokens_max)
+        self._first_tokens = FirstTokens()
+        self._mishaps = random.Random(settings.seed)
+        self._adapters: OrderedDict[str, str] = OrderedDict()
+        self._name, self._weights = settings.name, Path(folder).name
         self._running = 0
         self._closed = False
 
@@ -71,7 +63,7 @@ class ScriptedModel:
 
     @property
     def name(self) -> str:
-        return self._settings.name
+        return self._name
 
     @property
     def unfinished(self) -> int:
@@ -81,40 +73,104 @@ class ScriptedModel:
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
         """See `Model.generate`. `tokens_max` bounds the whole reply, `said` included."""
         await self.ping()
-        reply = compose(self._settings, prompt)
+        self._use(prompt.adapter)
+        reply = compose(self._settings, prompt, self._weights)
         if self._running >= self._settings.running_max:
             raise Overloaded(f"{self.name} is making {self._running} replies.", retry_after_s=BUSY_RETRY_S)
         self._running += 1
         try:
-            async for generated in self._play(reply):
-                yield generated
+            async with aclosing(self._make(prompt, reply)) as made:
+                async for generated in made:
+                    yield generated
         finally:
             self._running -= 1
 
-    async def _play(self, reply: _Reply) -> AsyncGenerator[Generated]:
-        start, played = self._clock.monotonic(), 0
-        first_at = start
-        while played < len(reply.tokens):
-            await self._wait(start, played)
-            if played == 0:
-                first_at = self._clock.monotonic()
-            due = self._due(start, played, len(reply.tokens))
-            yield Piece(text="".join(reply.tokens[played:due]), tokens=due - played)
-            played = due
-        total_s = self._clock.monotonic() - start
-        yield reply.finished(first_token_s=first_at - start if played else total_s, total_s=total_s)
+    def _use(self, adapter: str) -> None:
+        if not adapter:
+            return
+        if adapter not in self._adapters:
+            raise AdapterMissing(f"{self.name} has no adapter {adapter!r}.", next="Have it loaded first.")
+        self._adapters.move_to_end(adapter)
 
-    async def _wait(self, start: float, played: int) -> None:
-        delay = self._settings.first_token_s + played * self._settings.token_s
-        if played == 0 or self._settings.token_s > 0:
-            await self._metronome.until(start + delay)
+    async def _make(self, prompt: Prompt, reply: Reply) -> AsyncGenerator[Generated]:
+        arrived, first_s = self._clock.monotonic(), 0.0
+        breaks_at = self._breaks_at(reply)
+        cached = await self._read(prompt) if self._settings.prefill_tokens_per_s else 0
+        pace, played = self._pace(), 0
+        try:
+            while played < len(reply.tokens):
+                await pace.wait(played)
+                if played == 0:
+                    first_s = self._first_token(arrived)
+                due = pace.due(played, len(reply.tokens))
+                if due >= breaks_at:
+                    raise Unavailable(
+                        f"{self.name} broke off, as it was told to.", retry_after_s=BROKEN_RETRY_S
+                    )
+                if not reply.calls:
+                    yield _piece(reply.tokens, played, due, prompt.logprobs)
+                played = due
+        finally:
+            pace.end()
+        if self._settings.prefill_tokens_per_s:
+            self._cache.hold(prompt.adapter, _answered(prompt, reply))
+        total_s = self._clock.monotonic() - arrived
+        yield reply.finished(
+            first_token_s=first_s if played else total_s, total_s=total_s, cached_tokens=cached
+        )
 
-    def _due(self, start: float, played: int, last: int) -> int:
-        """How many tokens are to be out by now: all that are due go in one piece, as in an engine
-        whose reader fell behind."""
-        pace, since = self._settings.token_s, self._clock.monotonic() - start - self._settings.first_token_s
-        by_now = math.floor(since / pace) + 1 if pace > 0 else played + 1
-        return min(last, max(played + 1, by_now))
+    def _breaks_at(self, reply: Reply) -> float:
+        """Before which token the reply breaks off: in the middle, or never."""
+        fails = self._settings.fail_share > 0 and self._mishaps.random() < self._settings.fail_share
+        return len(reply.tokens) // 2 + 1 if fails else float("inf")
+
+    async def _read(self, prompt: Prompt) -> int:
+        """Waits until the prompt has been read; how many of its tokens were in the cache."""
+        messages = _messages(prompt)
+        cached = self._cache.cached(prompt.adapter, messages)
+        await self._prefill.read(sum(message.tokens for message in messages) - cached)
+        self._cache.hold(prompt.adapter, messages)
+        return cached
+
+    def _pace(self) -> Pace:
+        settings, now = self._settings, self._clock.monotonic()
+        first_s = settings.first_token_s + settings.slow_ms / 1000
+        if settings.capacity_tokens_per_s > 0:
+            return SharedPace(self._clock, self._metronome, now + first_s, self._capacity)
+        return SteadyPace(self._clock, self._metronome, now, first_s, settings.token_s)
+
+    def _first_token(self, arrived: float) -> float:
+        now = self._clock.monotonic()
+        self._first_tokens.add(now, 1000 * (now - arrived))
+        return now - arrived
+
+    def load(self) -> EngineLoad:
+        waiting = self._prefill.waiting
+        return EngineLoad(
+            running=self._running - waiting,
+            waiting=waiting,
+            queued_tokens=self._prefill.queued_tokens,
+            first_token_ms=self._first_tokens.p95(self._clock.monotonic()),
+            cache_used=self._cache.used,
+            adapters=tuple(self._adapters),
+        )
+
+    async def load_adapter(self, id: str, folder: str) -> None:
+        """See `Engine`. Beyond `adapters_max` the one that was used longest ago goes."""
+        _check(folder, "adapter")
+        self._adapters[id] = folder
+        self._adapters.move_to_end(id)
+        while len(self._adapters) > max(1, self._settings.adapters_max):
+            self._adapters.popitem(last=False)
+
+    async def unload_adapter(self, id: str) -> None:
+        self._adapters.pop(id, None)
+
+    async def reload(self, folder: str, name: str) -> None:
+        """See `Engine`. A folder of another name has other words."""
+        _check(folder, "source")
+        self._name, self._weights = name, Path(folder).name
+        self._cache.forget()
 
     async def ping(self) -> None:
         if self._closed:
@@ -125,133 +181,24 @@ class ScriptedModel:
         self._metronome.stop()
 
 
-class _Metronome:
-    """One timer per tick, however many wait for it."""
-
-    def __init__(self, clock: Clock, tick_s: float) -> None:
-        self._clock = clock
-        self._tick_s = tick_s
-        self._beats: dict[int, asyncio.Event] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def until(self, moment: float) -> None:
-        """Returns at the first beat at or after `moment` (of the clock's `monotonic`)."""
-        if moment > self._clock.monotonic():
-            await self._beat(math.ceil(moment / self._tick_s)).wait()
-
-    def _beat(self, number: int) -> asyncio.Event:
-        event = self._beats.get(number)
-        if event is None:
-            event = self._beats[number] = asyncio.Event()
-            task = asyncio.ensure_future(self._ring(number, event))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return event
-
-    async def _ring(self, number: int, event: asyncio.Event) -> None:
-        try:
-            await self._clock.sleep(max(0.0, number * self._tick_s - self._clock.monotonic()))
-        finally:  # also when stopped: nobody waits for a beat that never comes
-            self._beats.pop(number, None)
-            event.set()
-
-    def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+def _check(folder: str, field: str) -> None:
+    """It reads no weights, but what isn't there no engine could load."""
+    if folder and not Path(folder).is_dir():
+        raise Misconfigured(f"{folder} is not a folder.", field=field, next="Give the path of one.")
 
 
-class _Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to say, and how it ends."""
-
-    tokens: list[str]
-    reason: Literal["stop", "length"]
-    prompt_tokens: int
-
-    def finished(self, *, first_token_s: float, total_s: float) -> Finished:
-        usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=len(self.tokens))
-        return Finished(
-            reason=self.reason, usage=usage, first_token_ms=1000 * first_token_s, total_ms=1000 * total_s
-        )
+def _piece(tokens: Sequence[str], played: int, due: int, alternatives: int | None) -> Piece:
+    new = tokens[played:due]
+    return Piece(text="".join(new), tokens=due - played, logprobs=logprobs_of(new, played, alternatives))
 
 
-def compose(settings: ScriptSettings, prompt: Prompt) -> _Reply:
-    """The rest of the reply after `said`. Raises `Refused` if the prompt fills the context."""
-    prompt_tokens = sum(len(tokens_of(message.text)) for message in prompt.messages)
-    room = settings.context_tokens_max - prompt_tokens
-    if room <= 0:
-        raise Refused(
-            f"The prompt has {prompt_tokens} tokens; this model takes {settings.context_tokens_max}, "
-            "reply included.",
-            field="messages",
-            next="Send fewer or shorter messages, or start a new conversation.",
-        )
-    whole = tokens_of(_until_stop(_text(settings, prompt), prompt.stop))
-    kept = whole[: min(prompt.tokens_max, room)]
-    return _Reply(
-        tokens=_after(kept, len(prompt.said)),
-        reason="stop" if len(kept) == len(whole) else "length",
-        prompt_tokens=prompt_tokens + len(tokens_of(prompt.said)),
-    )
+def _messages(prompt: Prompt) -> list[Read]:
+    said = [(message.role, message.text) for message in prompt.messages]
+    texts = [*said, *([("raw", prompt.raw)] if prompt.raw else [])]
+    return [Read(role, text, len(tokens_of(text))) for role, text in texts]
 
 
-def tokens_of(text: str) -> list[str]:
-    """Words with the space before them; they join to `text`."""
-    return re.findall(r"\s*\S+|\s+$", text)
-
-
-def _after(tokens: list[str], offset: int) -> list[str]:
-    """What tokens have after `offset` characters; one that is cut gives its rest."""
-    starts = accumulate(map(len, tokens), initial=0)
-    rests = (token[max(0, offset - start) :] for token, start in zip(tokens, starts, strict=False))
-    return [rest for rest in rests if rest]
-
-
-def _text(settings: ScriptSettings, prompt: Prompt) -> str:
-    match settings.mode:
-        case "words":
-            return _made_up(settings, prompt)
-        case "replies":
-            turn = sum(message.role == "assistant" for message in prompt.messages)
-            return settings.replies[turn % len(settings.replies)] if settings.replies else ""
-        case "quote":
-            return quote(prompt)
-
-
-def _until_stop(text: str, stop: tuple[str, ...]) -> str:
-    ends = [at for s in stop if s and (at := text.find(s)) >= 0]
-    return text[: min(ends)] if ends else text
-
-
-def _made_up(settings: ScriptSettings, prompt: Prompt) -> str:
-    chance = random.Random(_digest(settings, prompt))
-    length = round(settings.tokens_median * chance.lognormvariate(0.0, settings.tokens_spread))
-    words = [chance.choice(WORDS) for _ in range(max(1, length))]
-    ends = {at for at in range(len(words)) if chance.random() < 0.1} | {len(words) - 1}
-    return " ".join(word + "." * (at in ends) for at, word in enumerate(words))
-
-
-def _digest(settings: ScriptSettings, prompt: Prompt) -> bytes:
-    """Greedy decoding has no chance in it, so the prompt's seed counts only above temperature 0."""
-    seed = prompt.seed if prompt.temperature > 0 else 0
-    return blake2b(msgspec.msgpack.encode((settings.seed, seed, prompt.messages)), digest_size=16).digest()
-
-
-def quote(prompt: Prompt) -> str:
-    """The source that best fits what comes after the sources, the question; without sources, the
-    sentence of the last user message that best fits its last line."""
-    said = next((message.text for message in reversed(prompt.messages) if message.role == "user"), "")
-    if prompt.sources:
-        asked = said[max(said.rfind(source) + len(source) for source in prompt.sources) :]
-        return _best(prompt.sources, asked)
-    *before, question = [line for line in said.splitlines() if line.strip()] or [""]
-    return _best([s.strip() for line in before for s in re.split(r"(?<=[.!?])\s+", line)], question)
-
-
-def _best(sentences: Sequence[str], question: str) -> str:
-    asked = _stems(question)
-    return max(sentences, key=lambda s: len(asked & _stems(s)), default=NOTHING_TO_QUOTE)
-
-
-def _stems(text: str) -> set[str]:
-    """Words of four letters and more, cut to five: `transfers` and `transfer` are one."""
-    return {word[:5] for word in re.findall(r"\w{4,}", text.lower())}
+def _answered(prompt: Prompt, reply: Reply) -> list[Read]:
+    """The conversation with the answer, as the next prompt will have it."""
+    answer = prompt.said + "".join(reply.tokens)
+    return [*_messages(prompt), Read("assistant", answer, len(tokens_of(answer)))]

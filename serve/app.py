@@ -20,7 +20,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         doors = Doors(settings)
         app.state.doors = doors
-        keeping = asyncio.create_task(doors.roster.run())
+        keeping = asyncio.create_task(doors.run())
         yield
         keeping.cancel()
         await doors.aclose()

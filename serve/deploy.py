@@ -12,8 +12,6 @@ import sys
 
 import msgspec
 import ray
-from flotilla.stores.valkey_boards import ValkeyPlanBoard
-from models.sources import fetch
 
 from actors import cluster
 from actors.cluster import Recipe
@@ -21,6 +19,8 @@ from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.core.versions import Placed, Plans, replica_name
 from flotilla.stores import valkey
 from flotilla.stores.postgres import migrate
+from flotilla.stores.valkey_boards import ValkeyPlanBoard
+from models.sources import fetch
 from serve import gateway
 from serve.bootstrap import introduce
 from serve.recipes import recipe, replica
@@ -36,7 +36,8 @@ def recipes(settings: Settings, gpus: float, plans: Plans) -> list[Recipe]:
     models = _replicas(settings, placed(settings, gpus), plans)
     hosts = [recipe(settings, "host", f"host-{n}") for n in range(settings.hosts)]
     librarian, controller = (recipe(settings, role, f"{role}-0") for role in ("librarian", "controller"))
-    return [*models, librarian, *hosts, controller]
+    embedders = [recipe(settings, "embedder", f"embedder-{n}") for n in range(settings.embedders)]
+    return [*models, *embedders, librarian, *hosts, controller]
 
 
 def _replicas(settings: Settings, default: Placed, plans: Plans) -> list[Recipe]:

@@ -3,11 +3,12 @@ plain `curl -d` calls it a form. (The key in the header, not the type of the bod
 
 from __future__ import annotations
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flotilla.core.errors import TooLarge
 from flotilla.core.limits import LIMITS
-from serve import problems
+from serve import openai_errors, problems
 
 _FORM = {(b"content-type", b"application/x-www-form-urlencoded"): (b"content-type", b"application/json")}
 
@@ -36,12 +37,22 @@ class BodyLimit:
 
         declared = next((v for k, v in headers if k == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > limit:
-            return await problems.response(_too_large(limit).problem())(scope, receive, send)
+            return await _refusal(scope["path"], limit)(scope, receive, send)
         return await self._app(scope, counted, send)
 
 
 def _limit(path: str) -> int:
+    if path.startswith(openai_errors.PREFIX):
+        return LIMITS.openai_body_bytes_max
+    if path.startswith("/v1/models/"):
+        return LIMITS.models_body_bytes_max
     return LIMITS.documents_body_bytes_max if path.endswith("/documents") else LIMITS.body_bytes_max
+
+
+def _refusal(path: str, limit: int) -> Response:
+    if path.startswith(openai_errors.PREFIX):
+        return openai_errors.response(_too_large(limit))
+    return problems.response(_too_large(limit).problem())
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -11,6 +11,7 @@ import msgspec
 
 from flotilla.core.errors import Misconfigured
 from flotilla.core.ids import is_name
+from flotilla.core.policy.allowance import Allowance
 from flotilla.core.versions import FLEET
 
 
@@ -30,7 +31,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `keys` maps the SHA-256 of an API key (hex) to whose it is. `trace_share` of the turns are traced, if
     `traces` is not "none"; spans go to files, or to `otlp_endpoint` if there is one. `kinds` names modules
-    with kinds of actors of your own; past `host_memory_bytes` a host passivates the idle sooner.
+    with kinds of actors of your own; `embedders` is how many processes embed, 0 for the librarian's own;
+    `reranker` is a folder with a cross-encoder's weights; past `host_memory_bytes` a host passivates the idle sooner.
+    `allowance` bounds the tokens that each tenant may use through the OpenAI endpoint.
     """
 
     home: str
@@ -50,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "smollm2"
     model_threads: int = 2
     embedder_threads: int = 1
+    embedders: int = 0
+    reranker: str = ""
     scripted_seed: int = 7
     scripted_token_s: float = 0.02
     scripted_first_token_s: float = 0.0
@@ -60,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     otlp_endpoint: str = ""
     kinds: tuple[str, ...] = ()
     host_memory_bytes: int = 0
+    allowance: Allowance = Allowance()
     ha_proxy: bool = True
 
     @property
@@ -94,6 +100,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         models=(models := _number(environ, "FLOTILLA_MODELS", 1)),
         models_max=_number(environ, "FLOTILLA_MODELS_MAX", models),
         model=_one_of(environ, "FLOTILLA_MODEL", ("smollm2", "scripted"), or_folder=True),
+        embedders=_number(environ, "FLOTILLA_EMBEDDERS", 0),
+        reranker=_folder(environ, "FLOTILLA_RERANKER"),
         model_threads=_number(environ, "FLOTILLA_MODEL_THREADS", os.cpu_count() or 2),
         scripted_seed=_number(environ, "FLOTILLA_SCRIPTED_SEED", 7),
         scripted_token_s=_seconds(environ, "FLOTILLA_SCRIPTED_TOKEN_S", 0.02),
@@ -104,6 +112,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         trace_share=_share(environ, "FLOTILLA_TRACE_SHARE", 0.01),
         otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
         kinds=tuple(filter(None, environ.get("FLOTILLA_KINDS", EXAMPLES).split(","))),
+        allowance=Allowance(
+            tokens_per_day=_number(environ, "FLOTILLA_TOKENS_PER_DAY", 0),
+            tokens_per_month=_number(environ, "FLOTILLA_TOKENS_PER_MONTH", 0),
+        ),
         host_memory_bytes=_number(environ, "FLOTILLA_HOST_MEMORY_MB", 2048) << 20,
         ha_proxy=environ.get("FLOTILLA_HA_PROXY", "1") != "0",
     )
@@ -114,6 +126,14 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit():
         raise Misconfigured(f"{name} must be a whole number, not {text!r}.", field=name)
     return int(text)
+
+
+def _folder(environ: Mapping[str, str], name: str) -> str:
+    """Empty if it isn't set."""
+    folder = environ.get(name, "")
+    if folder and not Path(folder).is_dir():
+        raise Misconfigured(f"{name} is {folder!r}, which is no folder.", field=name)
+    return str(Path(folder).absolute()) if folder else ""
 
 
 def _hosts(environ: Mapping[str, str]) -> int:

@@ -22,6 +22,7 @@ from actors.residents import session as session_residents
 from actors.roster import Roster
 from actors.runtime import Kinds, Resident, Runtime
 from actors.service import Service
+from actors.serving.single import OneModel
 from flotilla.core.knowledge import Hit, Passage
 from flotilla.core.limits import Limits
 from flotilla.core.members import Member
@@ -120,7 +121,7 @@ class HostNode(Node):
     def _residents(self) -> list[Resident]:
         doors = Doorways(
             knowledge=Shelf(),  # type: ignore[arg-type]
-            model=ScriptedModel(SCRIPT, self.clock),
+            model=OneModel(ScriptedModel(SCRIPT, self.clock)),
             hot_log=self.ground.stores.hot_log.seen_from(self.ground.process),
             letters=self.letters,
             clock=self.clock,

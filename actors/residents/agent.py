@@ -17,6 +17,7 @@ import msgspec
 from actors.doorways import Doorways
 from actors.performer import Activation, Performer
 from actors.runtime import Resident
+from actors.serving.bills import Bills
 from flotilla.core.calls import Call
 from flotilla.core.clock import Clock
 from flotilla.core.effects import Signal, Step, Work
@@ -64,6 +65,7 @@ def at_home(*kinds: type[Agent], tools: Iterable[Tool] = ()) -> Callable[[Doorwa
             clock=doors.clock,
             log=doors.log,
             random=Random(),
+            bills=doors.bills,
         )
         return [Resident(kind, performer) for kind in kinds]
 
@@ -84,6 +86,7 @@ class AgentPerformer(Performer):
         log: Any,
         random: Random,
         settings: AgentSettings | None = None,
+        bills: Bills | None = None,
     ) -> None:
         self._knowledge = knowledge
         self._model = model
@@ -93,6 +96,7 @@ class AgentPerformer(Performer):
         self._log = log
         self._random = random
         self._settings = settings or AgentSettings()
+        self._bills = bills
         self._breakers: dict[str, Breaker] = {}
         self._last: dict[tuple[ActorId, str], asyncio.Event] = {}
 
@@ -122,7 +126,9 @@ class AgentPerformer(Performer):
                 found = await self._search(at.id.tenant, want, call)
                 return Came(step=effect.step, outcome=found)
             case Generate(prompt=prompt):
-                return Came(step=effect.step, outcome=await self._generate(prompt, call))
+                text = await self._generate(prompt, call)
+                self._charge(at.id, effect.step, text)
+                return Came(step=effect.step, outcome=text)
             case CallTool() as want:
                 return await self._use(at.id, effect, want, call)
 
@@ -150,6 +156,11 @@ class AgentPerformer(Performer):
 
         end = await self._patiently(go_on, self._settings.model, call, asyncio.Event())
         return Text("".join(said), end.usage, end.model)
+
+    def _charge(self, id: ActorId, step: str, text: Text) -> None:
+        if self._bills is not None and text.model:
+            key = f"{id.key}:{step}"
+            self._bills.charge(id.tenant, key, source="agent", model=text.model, usage=text.usage)
 
     # -- tools
 

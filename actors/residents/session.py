@@ -11,6 +11,7 @@ from actors.doorways import Doorways
 from actors.follower import Follower
 from actors.performer import Activation, Performer
 from actors.runtime import Resident
+from actors.serving.bills import Bills
 from actors.stopwatch import Stopwatch
 from actors.work import Work
 from flotilla.core import effects, signals
@@ -28,6 +29,7 @@ from flotilla.core.generation import Shown
 from flotilla.core.journal import Stored
 from flotilla.core.ledger import Recorded
 from flotilla.core.ports import HotLog
+from flotilla.core.replies import TEAM
 from flotilla.core.session import Session
 from flotilla.views import events
 
@@ -36,7 +38,8 @@ def residents(doors: Doorways) -> Iterable[Resident]:
     work = Work(
         knowledge=doors.knowledge, model=doors.model, clock=doors.clock, log=doors.log, limits=doors.limits
     )
-    yield Resident(Session, SessionPerformer(work, doors.hot_log, doors.may_show, doors.spawn))
+    performer = SessionPerformer(work, doors.hot_log, doors.may_show, doors.spawn, doors.bills)
+    yield Resident(Session, performer)
 
 
 class Talk:
@@ -63,12 +66,18 @@ class SessionPerformer(Performer):
     """`may_show` says whether this process may still show text, or might have been declared dead."""
 
     def __init__(
-        self, work: Work, hot_log: HotLog, may_show: Callable[[], bool], spawn: Callable[[Any], None]
+        self,
+        work: Work,
+        hot_log: HotLog,
+        may_show: Callable[[], bool],
+        spawn: Callable[[Any], None],
+        bills: Bills | None = None,
     ) -> None:
         self._work = work
         self._hot_log = hot_log
         self._may_show = may_show
         self._spawn = spawn
+        self._bills = bills
 
     # -- coming to life
 
@@ -194,8 +203,8 @@ class SessionPerformer(Performer):
     def recorded(self, at: Activation, recorded: Recorded) -> None:
         """Drops what was kept for a turn whose end is in the record."""
         fact, talk = recorded.fact, at.notes
-        if isinstance(fact, ReplyCompleted) and fact.model:
-            self._work.model.score(fact.model, fact.confidence)
+        if isinstance(fact, ReplyCompleted):
+            self._completed(at, fact)
         if not isinstance(fact, ReplyCompleted | ReplyFailed | ReplyInterrupted):
             return
         if isinstance(fact, ReplyCompleted | ReplyFailed):  # other ends seal before they are recorded
@@ -204,6 +213,21 @@ class SessionPerformer(Performer):
             talk.watches.pop(fact.turn, None)
             talk.text = talk.shown = ""
             at.notes = talk if talk.watches else None
+
+    def _completed(self, at: Activation, fact: ReplyCompleted) -> None:
+        """Scored and charged, if a model made it. (Those of a team charge their own work.)"""
+        if not fact.model or fact.model.startswith(TEAM):
+            return
+        self._work.model.score(fact.model, fact.confidence)
+        if self._bills is not None:
+            self._bills.charge(
+                at.id.tenant,
+                fact.turn,
+                source="session",
+                model=fact.model,
+                usage=fact.usage,
+                first_token_ms=fact.timing.first_token,
+            )
 
     async def _seal_late(self, at: Activation, turn: str) -> None:
         """The text is in the record; the log of it would also expire by itself."""

@@ -36,13 +36,13 @@ class Allowances:
         clock: Clock,
         log: Any,
         *,
-        default: Allowance = Allowance(),
+        default: Allowance | None = None,
         tenants: Mapping[str, Allowance] | None = None,
     ) -> None:
         self._opening = opening
         self._clock = clock
         self._log = log
-        self._default = default
+        self._default = default or Allowance()
         self._tenants = dict(tenants or {})
         self._seen: dict[str, _Seen] = {}  # no more than there are tenants with keys
         self._looking: dict[str, asyncio.Lock] = {}

@@ -17,6 +17,7 @@ BATCH_MAX = 500
 WAITING_MAX = 50_000  # about 100 replies a second through an outage of eight minutes
 RETRY_MOST_S = 5.0
 CLOSE_S = 5.0
+DROPS_PER_LINE = 1_000
 
 Opening = Callable[[], Awaitable[UsageLedger]]
 """The ledger, opened when it is first needed. Raises `Unavailable` while it can't be."""
@@ -83,30 +84,33 @@ class Charging:
         """Writes all that waits. Raises `Unavailable` if the ledger is down; nothing is lost then."""
         async with self._writing:
             self._full.clear()
-            while self._waiting:
+            ledger = await self._opening() if self._waiting else None
+            while ledger is not None and self._waiting:
                 batch = [self._waiting[n] for n in range(min(BATCH_MAX, len(self._waiting)))]
-                await self._write(batch)
+                await self._write(ledger, batch)
                 for _ in batch:  # only now: who is cancelled in between writes them again
                     self._waiting.popleft()
 
-    async def _write(self, batch: Sequence[Charge]) -> None:
+    async def _write(self, ledger: UsageLedger, batch: Sequence[Charge]) -> None:
         try:
-            await (await self._opening()).charge(batch)
+            await ledger.charge(batch)
         except (Unavailable, Overloaded):
             raise
         except Exception as error:
-            await self._halve(batch, error)
+            await self._halve(ledger, batch, error)
 
-    async def _halve(self, batch: Sequence[Charge], error: Exception) -> None:
+    async def _halve(self, ledger: UsageLedger, batch: Sequence[Charge], error: Exception) -> None:
         """One of the batch can't be written, so none was: find out which, and go on without it."""
         if len(batch) == 1:
             return self._drop(1, str(error))
-        await self._write(batch[: len(batch) // 2])
-        await self._write(batch[len(batch) // 2 :])
+        await self._write(ledger, batch[: len(batch) // 2])
+        await self._write(ledger, batch[len(batch) // 2 :])
         return None
 
     def _drop(self, count: int, reason: str) -> None:
         self.dropped += count
+        if count == 1 and self.dropped % DROPS_PER_LINE != 1:
+            return  # an outage is a line now and then, and not one a reply
         self._log.error("charges.dropped", count=count, all=self.dropped, reason=reason)
 
     async def aclose(self) -> None:
@@ -115,5 +119,6 @@ class Charging:
             async with asyncio.timeout(CLOSE_S):
                 await self.flush()
         except (FlotillaError, TimeoutError) as error:
-            self._drop(len(self._waiting), f"{type(error).__name__} while closing")
+            if self._waiting:
+                self._drop(len(self._waiting), f"{type(error).__name__} while closing")
             self._waiting.clear()

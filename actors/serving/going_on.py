@@ -33,8 +33,9 @@ async def going_on(
     Raises what `model` raised once nothing was handed on for `patience_s` seconds, and at once what doesn't
     pass by itself. `retried` hears of each failure in between.
     """
-    reply = _Reply(prompt, clock)
-    for pause_s in _pauses():
+    reply, pauses = _Reply(prompt, clock), _pauses()
+    while True:
+        before = reply.handed_on
         try:
             async with aclosing(model.generate(reply.rest())) as parts:
                 async for part in parts:
@@ -50,7 +51,9 @@ async def going_on(
             if clock.monotonic() - reply.progress_at >= patience_s:
                 raise
             retried(error)
-        await clock.sleep(pause_s)
+        if reply.handed_on > before:
+            pauses = _pauses()
+        await clock.sleep(next(pauses))
 
 
 class _Reply:
@@ -59,8 +62,11 @@ class _Reply:
     def __init__(self, prompt: Prompt, clock: Clock) -> None:
         self._prompt = prompt
         self._clock = clock
-        self._whole = bool(prompt.schema) or (bool(prompt.tools) and prompt.tool_choice not in ("auto", "none"))
+        self._whole = bool(prompt.schema) or (
+            bool(prompt.tools) and prompt.tool_choice not in ("auto", "none")
+        )
         self.held: list[Piece] = []
+        self.handed_on = 0  # pieces
         self._text = ""
         self._tokens = 0  # of which `_before` were made by generations that broke
         self._before = 0
@@ -86,6 +92,7 @@ class _Reply:
             self.held.append(piece)
             return False
         self.progress_at = now
+        self.handed_on += 1
         self._text += piece.text
         self._tokens += piece.tokens
         return True

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from flotilla.cli import actors, chat, doctor, down, knowledge, simulate, status, trace, up
+from flotilla.cli import actors, chat, doctor, down, knowledge, models, simulate, status, trace, up
 from flotilla.cli.screen import fail
 from flotilla.core.errors import FlotillaError
 
@@ -31,6 +31,7 @@ for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(actors.app, name="actors")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:

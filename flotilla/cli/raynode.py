@@ -14,7 +14,15 @@ from flotilla.core.errors import Unavailable
 
 OBJECT_STORE_BYTES = 100 << 20  # nothing large goes through it
 START_TIMEOUT_S = 90
-RESOURCES = {"host": 64, "dedicated": 1024, "gateway": 64, "librarian": 8, "model": 64, "controller": 2}
+RESOURCES = {
+    "host": 64,
+    "dedicated": 1024,
+    "gateway": 64,
+    "librarian": 8,
+    "embedder": 8,
+    "model": 64,
+    "controller": 2,
+}
 SOCKETS_MAX = 40_000
 FILES_WANTED = 131_072
 # HAProxy refuses to start without this many open files for each connection, and a few for itself.

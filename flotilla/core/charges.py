@@ -85,7 +85,11 @@ def cost_of(usage: Usage, price: Price) -> int:
     """Micro-units, rounded up: what has a price never costs nothing. Of the prompt's tokens those that were
     cached have their own price."""
     fresh = max(0, usage.prompt_tokens - usage.cached_tokens)
-    parts = (fresh * price.prompt, usage.cached_tokens * price.cached, usage.completion_tokens * price.completion)
+    parts = (
+        fresh * price.prompt,
+        usage.cached_tokens * price.cached,
+        usage.completion_tokens * price.completion,
+    )
     return -(-sum(parts) // MILLION)
 
 

@@ -43,3 +43,21 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     changed: int = 0
     unchanged: int = 0
     passages: int = 0
+
+
+class Reembedding(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a collection is on its way to another embedder: `done` of `total` documents have its vectors. It
+    is searched by those of `live` until all have; then `live` is `embedder`. `problem` says why it stands
+    still."""
+
+    tenant: str
+    collection: str
+    embedder: str
+    live: str
+    done: int = 0
+    total: int = 0
+    problem: str = ""
+
+    @property
+    def switched(self) -> bool:
+        return self.live == self.embedder

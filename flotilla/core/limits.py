@@ -10,6 +10,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     message_bytes_max: int = 64 * 1024
     metadata_bytes_max: int = 8 * 1024
     body_bytes_max: int = 256 * 1024
+    models_body_bytes_max: int = 2 * 1024 * 1024  # a gate set may have a mebibyte
+    openai_body_bytes_max: int = 4 * 1024 * 1024
     documents_body_bytes_max: int = 16 * 1024 * 1024
     documents_per_call_max: int = 500
     query_bytes_max: int = 16 * 1024
@@ -30,16 +32,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     link_out_bytes_max: int = 64 * 1024 * 1024  # what waits to be sent to a peer that doesn't read
     activations_max: int = 100_000
     pins_max: int = 10_000
+    door_waiting_max: int = 256  # prompts at a replica whose weights are being swapped
+    failure_reason_max: int = 2_000  # characters
 
     # Time.
     ask_timeout_s: float = 15.0
     model_patience_s: float = 120.0
+    openai_patience_s: float = 20.0
     retrieval_patience_s: float = 30.0
     recover_every_s: float = 2.0
     idle_after_s: float = 300.0
     keep_open_every_s: float = 15.0
     visitor_token_s: float = 12 * 3600.0
     idempotency_s: float = 24 * 3600.0
+    tallies_kept_s: float = 5.0
+    failures_kept_s: float = 600.0
 
 
 LIMITS = Limits()

@@ -92,6 +92,21 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
+class Reranker(Protocol):
+    """Says how well texts go with a query; dear, so that only the best of a search are put to it."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def rank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """A score for each of `texts`: the higher the better, on a scale of the engine's own."""
+        ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class Knowledge(Protocol):
     """Collections of documents that can be searched. Every call is bound to a tenant."""
 

@@ -150,6 +150,7 @@ class SwapView(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
     end: str = ""
     reason: str = ""
+    back: bool = False  # on its way back to `from_`, for `reason`
     gated: bool = True
     verdicts: dict[str, Verdict] = {}
     notes: tuple[str, ...] = ()
@@ -157,11 +158,13 @@ class SwapView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as its record tells of it. `swaps` are the last ones, newest first."""
+    """A model as its record tells of it. `versions` are all there are, by id; the plan has those that may be
+    asked for now. `swaps` are the last ones that have ended, newest first."""
 
     name: str
     seq: int
     plan: Plan
+    versions: dict[str, Version] = {}
     swap: SwapView | None = None
     swaps: tuple[SwapView, ...] = ()
     scores: dict[str, Figures] = {}
@@ -319,6 +322,26 @@ class SwapResumed(Fact, frozen=True, kw_only=True, tag="swap.resumed"):
     by: str = ""
 
 
+class SwapWaits(Fact, frozen=True, kw_only=True, tag="swap.waits"):
+    """The stage has found what it was to find: it waits for somebody (a step of the canary) or for the time
+    to be up for which the old version is kept (once it is promoted)."""
+
+    swap: str
+    verdict: Verdict | None = None
+    note: str = ""
+
+
+class SwapTurned(Fact, frozen=True, kw_only=True, tag="swap.turned"):
+    """From here on everybody is answered by the old version again. It ends once the replies that the
+    candidate has begun are finished or, in place, once the old weights are back."""
+
+    swap: str
+    end: End
+    reason: str = ""
+    verdict: Verdict | None = None
+    by: str = ""
+
+
 class SwapEnded(Fact, frozen=True, kw_only=True, tag="swap.ended"):
     """`reason` is "" for one that is done."""
 
@@ -329,7 +352,17 @@ class SwapEnded(Fact, frozen=True, kw_only=True, tag="swap.ended"):
     by: str = ""
 
 
-Facts = VersionAdded | Served | SwapBegun | SwapWent | SwapPaused | SwapResumed | SwapEnded
+Facts = (
+    VersionAdded
+    | Served
+    | SwapBegun
+    | SwapWent
+    | SwapPaused
+    | SwapResumed
+    | SwapWaits
+    | SwapTurned
+    | SwapEnded
+)
 
 
 # -- effects
@@ -343,7 +376,8 @@ class Publish(Step, frozen=True, kw_only=True):
 
 
 class Do(Work, frozen=True, kw_only=True):
-    """A stage of a swap. Ends with exactly one of `Worked`, whose `key` is this one's."""
+    """A stage of a swap. Ends with exactly one of `Worked`, whose `key` is this one's. `attempt` is the `seq`
+    of the fact that it was begun by. With `held` nothing but a burning budget ends it."""
 
     swap: str
     stage: Stage
@@ -352,7 +386,10 @@ class Do(Work, frozen=True, kw_only=True):
     stable: str
     candidate: Version
     order: SwapOrder
-    undo: bool = False  # in place: back to the stable version's weights
+    undo: bool = (
+        False  # in place: back to the stable version's weights; else it is the candidate that retires
+    )
+    held: bool = False
 
     @property
     def key(self) -> str:

@@ -18,7 +18,10 @@ from flotilla.core.ids import is_name
 FLEET = "_fleet"
 """The tenant of what belongs to the whole fleet: its models."""
 
-EngineName = Literal["vllm", "scripted", "extract", "openai", "anthropic", "google"]
+EngineName = Literal[
+    "vllm", "scripted", "extract", "openai", "anthropic", "google",
+    "minilm", "sentence-transformers", "cross-encoder",
+]  # fmt: skip
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,13 +118,15 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model wants of the fleet. `revision` is the `seq` of its actor: a higher one replaces a lower
     one. `versions` are all that may be asked for, by id, adapters too; `placed` those that get replicas.
-    A version that is being reloaded in place is neither started nor ended by the controller."""
+    Replicas of a version in `reloading`, which others are being made of in place, are neither started nor
+    ended by the controller."""
 
     model: str
     revision: int
     route: Route | None = None
     versions: dict[str, Version] = {}
     placed: tuple[Placed, ...] = ()
+    reloading: tuple[str, ...] = ()
 
 
 Plans = dict[str, Plan]

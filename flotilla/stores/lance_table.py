@@ -1,4 +1,4 @@
-"""A LanceDB table of passages: what it is asked, what it answers, and its errors in our words.
+"""A LanceDB table of passages: what it is asked, what it answers.
 
 A row is a passage; it carries its document's hash. The passage id is declared the primary key; without
 that, two processes that ingest the same new document at once leave it there twice (tried, LanceDB 0.40).
@@ -11,19 +11,20 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import lancedb
-import pyarrow as pa
 from lancedb.expr import col
 from lancedb.index import FTS, HnswSq
 
-from flotilla.core.errors import Conflict, FlotillaError, NotFound, Unavailable
+from flotilla.core.errors import Conflict, NotFound, Unavailable
 from flotilla.core.knowledge import Passage
 from flotilla.core.ports import Vectors
+from flotilla.stores import lance_columns
+from flotilla.stores.lance_columns import LIVE, UNMARKED, Column, Layout, Rows, column_of, layout_of
+from flotilla.stores.lance_errors import translated
 
 TRIES_MAX = 8
 VERSIONS_KEPT = timedelta(hours=1)  # for searches that are under way
@@ -32,20 +33,18 @@ VECTORS_SCANNED_MAX = 20_000  # up to here, comparing all takes some 10 ms and m
 # Else statistics of a vector index, which `optimize` reads, carry all its centroids, with a warning each time.
 os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
 
-Rows = Any  # pyarrow.Table; pyarrow has no types
 T = TypeVar("T")
 
 
 class Found:
     """What one kind of search found, best first; `vectors` has the shape `(found, dimensions)`."""
 
-    def __init__(self, rows: Rows, score: str) -> None:
+    def __init__(self, rows: Rows, score: str, vectors: str) -> None:
         self._rows = rows
         self.ids: list[str] = rows["id"].to_pylist()
         self.documents: list[str] = rows["document"].to_pylist()
         self.scores: list[float] = rows[score].to_pylist()
-        vectors = rows["vector"].combine_chunks()
-        self.vectors: Vectors = vectors.flatten().to_numpy().reshape(len(rows), vectors.type.list_size)
+        self.vectors: Vectors = lance_columns.vectors_of(rows[vectors])
 
     def passage(self, place: int) -> Passage:
         """Made only when asked for: most of what is found isn't shown."""
@@ -54,47 +53,68 @@ class Found:
 
 
 class PassageTable:
-    """One collection of one tenant."""
+    """One collection of one tenant. `layout` is as this process last saw it: who uses another one's gets an
+    error, and looks again with `changed`."""
 
-    def __init__(self, name: str, table: lancedb.AsyncTable) -> None:
+    def __init__(self, name: str, table: lancedb.AsyncTable, layout: Layout) -> None:
         self._name = name
         self._table = table
+        self.layout = layout
+        # One at a time in this process: they would only make each other try again.
+        self._writing = asyncio.Lock()
+        self._tidying = asyncio.Lock()
 
     @classmethod
     async def open(cls, database: lancedb.AsyncConnection, name: str) -> PassageTable:
         """Raises `NotFound` if there is none."""
         async with translated(name):
-            return cls(name, await database.open_table(name))
+            table = await database.open_table(name)
+            return cls(name, table, await _layout(table))
 
     @classmethod
-    async def create(cls, database: lancedb.AsyncConnection, name: str, dimensions: int) -> PassageTable:
-        """Opens it if it is there."""
+    async def create(
+        cls, database: lancedb.AsyncConnection, name: str, embedder: str, dimensions: int
+    ) -> PassageTable:
+        """Opens it, with the embedder that it has, if it is there."""
+        try:
+            return await cls.open(database, name)
+        except NotFound:
+            schema = lance_columns.schema_of([column_of(LIVE, embedder, dimensions)])
         async with translated(name):
-            table = cls(name, await database.create_table(name, schema=_schema(dimensions), exist_ok=True))
+            made = await database.create_table(name, schema=schema, exist_ok=True)
+            table = cls(name, made, await _layout(made))
         await table.index_words()
         return table
 
     def close(self) -> None:
         self._table.close()
 
+    async def changed(self, seen: Layout) -> bool:
+        """Whether the layout is another one than what was `seen`; looks again if it seems not."""
+        if self.layout == seen:
+            async with translated(self._name):
+                self.layout = await _layout(self._table)
+        return self.layout != seen
+
     # --- reading ---
 
-    async def by_words(self, query: str, depth: int) -> Found:
+    async def by_words(self, query: str, depth: int, column: Column) -> Found:
         """The `depth` best by BM25."""
-        return await self._found(self._table.query().nearest_to_text(query, columns="words"), "_score", depth)
+        found = self._table.query().nearest_to_text(query, columns="words")
+        return await self._found(found, "_score", depth, column)
 
-    async def by_vector(self, vector: Vectors, depth: int) -> Found:
+    async def by_vector(self, vector: Vectors, depth: int, column: Column) -> Found:
         """The `depth` nearest; their score is the cosine."""
         # An index holds shortened vectors; the best of twice as many are compared in full.
-        near = self._table.query().nearest_to(vector).distance_type("cosine").refine_factor(2)
-        found = await self._found(near, "_distance", depth)
+        near = self._table.query().nearest_to(vector).column(column.name).distance_type("cosine")
+        found = await self._found(near.refine_factor(2), "_distance", depth, column)
         found.scores = [1.0 - distance for distance in found.scores]
         return found
 
-    async def _found(self, query: Any, score: str, depth: int) -> Found:
-        columns = ["id", "document", "title", "text", "vector", score]
+    async def _found(self, query: Any, score: str, depth: int, column: Column) -> Found:
+        columns = ["id", "document", "title", "text", column.name, score]
         async with translated(self._name):
-            return Found(await query.select(columns).limit(depth).to_arrow(), score)
+            return Found(await query.select(columns).limit(depth).to_arrow(), score, column.name)
 
     async def hashes(self, documents: Sequence[str] | None = None) -> dict[str, str]:
         """Content hash by document id, of all or of those of `documents` that are here."""
@@ -105,45 +125,124 @@ class PassageTable:
             rows: Rows = await query.to_arrow()
         return dict(zip(rows["document"].to_pylist(), rows["hash"].to_pylist(), strict=True))
 
+    async def count(self, *, without: Column | None = None) -> int:
+        """Passages: all, or those that have no vector in that column."""
+        async with translated(self._name):
+            return await self._table.count_rows(f"{without.name} IS NULL" if without else None)
+
+    async def rows_without(self, column: Column, limit: int) -> Rows:
+        """Whole rows that have no vector in `column`."""
+        async with translated(self._name):
+            return await self._table.query().where(f"{column.name} IS NULL").limit(limit).to_arrow()
+
+    async def documents_without(self, column: Column) -> int:
+        """How many have a passage without a vector in `column`."""
+        query = self._table.query().select(["document"]).where(f"{column.name} IS NULL")
+        async with translated(self._name):
+            return len(set((await query.to_arrow())["document"].to_pylist()))
+
     # --- writing ---
 
     async def replace(
-        self, documents: Sequence[str], passages: Sequence[Passage], hashes: Sequence[str], vectors: Vectors
+        self,
+        documents: Sequence[str],
+        passages: Sequence[Passage],
+        hashes: Sequence[str],
+        layout: Layout,
+        vectors: Mapping[str, Vectors],
     ) -> None:
-        """`passages` become all there is of `documents`, in one commit: no search sees a mixture."""
-        rows = _rows(passages, hashes, vectors)
+        """`passages` become all there is of `documents`, in one commit: no search sees a mixture. `vectors` by
+        embedder. Raises `Unavailable` if the layout is another one by now."""
+        rows = lance_columns.rows_of(passages, hashes, layout, vectors)
         gone = col("document").isin(documents)
         merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-        merge = merge.when_not_matched_by_source_delete(gone)
+        await self._merge(merge.when_not_matched_by_source_delete(gone), rows, layout)
 
+    async def fill(self, rows: Rows, column: Column, vectors: Vectors) -> None:
+        """Gives rows that were read as `rows_without` their vectors; one whose document has changed since, or
+        has been removed, is left as it is."""
+        place = rows.schema.get_field_index(column.name)
+        filled = rows.set_column(place, rows.schema.field(place), lance_columns.array_of(vectors))
+        merge = self._table.merge_insert("id").when_matched_update_all(where="target.hash = source.hash")
+        await self._merge(merge, filled, self.layout)
+
+    async def _merge(self, merge: Any, rows: Rows, layout: Layout) -> None:
         async def execute() -> None:
-            # Awaits in the library's async twin of a sync method, so its declared type is the sync one's.
-            await cast(Any, merge.execute(rows))
+            # Each time: a row that is updated keeps what it has in columns that the writer doesn't know.
+            if await self.changed(layout):
+                raise _changed(self._name)
+            await merge.execute(rows, on_bad_vectors="null")  # the nulls of vectors still to come
 
-        await self._commit(execute)
+        async with self._writing:
+            await self._commit(execute)
 
     async def remove(self, document: str) -> bool:
         gone: Any = col("document").isin([document])
-        deleted: Any = await self._commit(lambda: self._table.delete(gone))
+        async with self._writing:
+            deleted: Any = await self._commit(lambda: self._table.delete(gone))
         return deleted.num_deleted_rows > 0
 
+    # --- columns of vectors ---
+
+    async def add_column(self, column: Column) -> None:
+        """Empty; costs nothing. Every passage written from now on has a vector in it."""
+        await self._alter(lambda: self._table.add_columns([lance_columns.field_of(column)]))
+
+    async def drop_columns(self, columns: Sequence[Column]) -> None:
+        """With their indices."""
+        await self._alter(lambda: cast(Any, self._table.drop_columns([column.name for column in columns])))
+
+    async def switch(self) -> bool:
+        """The vectors that were being made become the live ones, in one commit, if none is missing."""
+        live, building = self.layout.live, self.layout.building
+        assert building is not None
+        names = (
+            {"path": live.name, "rename": lance_columns.renamed(live, lance_columns.LEFT)},
+            {"path": building.name, "rename": lance_columns.renamed(building, LIVE)},
+        )
+        return await self._alter(
+            lambda: self._table.alter_columns(*cast(Any, names)), unless_without=building
+        )
+
+    async def _alter(
+        self, call: Callable[[], Awaitable[object]], *, unless_without: Column | None = None
+    ) -> bool:
+        async with self._writing:
+            if unless_without is not None and await self.count(without=unless_without):
+                return False
+            try:
+                await self._commit(call)
+            finally:
+                await self.changed(self.layout)
+        return True
+
+    # --- indices ---
+
     async def index_words(self) -> None:
-        if not await self._indexed("words"):
+        if not await self.indexed("words"):
             index = FTS()  # stems English, drops its stop words
             await self._commit(lambda: self._create_index("words", index))
 
+    async def index_vectors(self, column: Column) -> None:
+        index = HnswSq(distance_type="cosine")
+        await self._commit(lambda: self._create_index(column.name, index))
+
     async def optimize(self, vectors_scanned_max: int) -> None:
         """Brings the indices up to date, joins small files, drops old versions."""
+        async with self._tidying:
+            await self._optimize(vectors_scanned_max)
+
+    async def _optimize(self, vectors_scanned_max: int) -> None:
         await self.index_words()
-        if await self._table.count_rows() > vectors_scanned_max and not await self._indexed("vector"):
-            index = HnswSq(distance_type="cosine")
-            await self._commit(lambda: self._create_index("vector", index))
+        live = self.layout.live
+        if await self.count() > vectors_scanned_max and not await self.indexed(live.name):
+            await self.index_vectors(live)
         await self._commit(lambda: self._table.optimize(cleanup_older_than=VERSIONS_KEPT))
 
     async def _create_index(self, column: str, config: FTS | HnswSq) -> None:
         await self._table.create_index(column, config=config)
 
-    async def _indexed(self, column: str) -> bool:
+    async def indexed(self, column: str) -> bool:
         async with translated(self._name):
             return any(index.columns == [column] for index in await self._table.list_indices())
 
@@ -159,60 +258,21 @@ class PassageTable:
             return await call()
 
 
-# --- rows ---
+async def _layout(table: lancedb.AsyncTable) -> Layout:
+    """Marks the vectors of a table that was made before they were marked."""
+    found = layout_of(await table.schema())
+    if found is None:
+        dimensions = (await table.schema()).field(UNMARKED).type.list_size
+        column = column_of(LIVE, lance_columns.UNMARKED_EMBEDDER, dimensions)
+        await table.alter_columns(cast(Any, {"path": UNMARKED, "rename": column.name, "nullable": True}))
+        found = layout_of(await table.schema())
+    assert found is not None
+    return found
 
 
-def words(passage: Passage) -> str:
-    """What is indexed and embedded: a passage alone often doesn't say what it is about."""
-    return f"{passage.title}\n{passage.text}"
-
-
-def _schema(dimensions: int) -> Any:
-    primary = {"lance-schema:unenforced-primary-key": "true"}
-    key = pa.field("id", pa.string(), nullable=False, metadata=primary)
-    texts = [pa.field(n, pa.string(), nullable=False) for n in ("document", "title", "text", "words", "hash")]
-    return pa.schema([key, *texts, pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False)])
-
-
-def _rows(passages: Sequence[Passage], hashes: Sequence[str], vectors: Vectors) -> Rows:
-    columns: dict[str, Any] = {
-        "id": [passage.id for passage in passages],
-        "document": [passage.document for passage in passages],
-        "title": [passage.title for passage in passages],
-        "text": [passage.text for passage in passages],
-        "words": [words(passage) for passage in passages],
-        "hash": hashes,
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
-    }
-    return pa.table(columns, schema=_schema(vectors.shape[1]))
-
-
-# --- the seam ---
-
-
-@asynccontextmanager
-async def translated(collection: str) -> AsyncGenerator[None]:
-    """Raises LanceDB's errors as ours."""
-    try:
-        yield
-    except (ValueError, RuntimeError, OSError) as problem:  # all that LanceDB raises
-        raise _translation(str(problem), collection) from problem
-
-
-def _translation(reason: str, collection: str) -> FlotillaError:
-    if "not found" in reason.lower():
-        return NotFound(
-            f"There is no collection {collection!r}.",
-            field="collection",
-            next="Add a document to it: that creates it.",
-        )
-    if "conflict" in reason.lower():
-        return Conflict(
-            f"Others kept changing the collection {collection!r}.",
-            next="Try again in a second.",
-            retry_after_s=1.0,
-        )
-    # LanceDB appends the line of Rust that it came from.
+def _changed(name: str) -> Unavailable:
     return Unavailable(
-        f"The knowledge store failed: {reason.split(', /', maxsplit=1)[0][:200]}", retry_after_s=5.0
+        f"The embedder of the collection {name!r} is being changed.",
+        next="Try again in a second.",
+        retry_after_s=1.0,
     )

@@ -90,6 +90,12 @@ def delta_frame(seq: int, turn: str, offset: int, text: str) -> bytes:
     return b"%d:%d:%d\n%b" % (seq, offset, len(text), _encode(delta))
 
 
+def live_frame(seq: int, type: str, data: Any) -> bytes:
+    """Of the moment and not of the record: whoever misses it misses nothing, and `seq` is that of the last
+    fact. On its way it counts as a delta without characters, of an actor that says no text."""
+    return b"%d:0:0\n%b" % (seq, _encode({"seq": seq, "type": type, "data": data}))
+
+
 def rewound(seq: int, turn: str, offset: int) -> Frame:
     """Tells a client to cut the reply back to `offset` characters."""
     json = _encode({"seq": seq, "type": "reply.rewound", "turn": turn, "data": {"offset": offset}})

@@ -1,4 +1,4 @@
-"""The page to talk to the fleet, and the visits that it begins."""
+"""The pages: to talk to the fleet, with the visits that it begins, and to watch its models."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ _HEADERS = {
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     return FileResponse(FOLDER / "index.html", headers=_HEADERS)
+
+
+@router.get("/models", include_in_schema=False)
+async def models() -> Response:
+    return FileResponse(FOLDER / "models.html", headers=_HEADERS)
 
 
 @router.get("/web/{name}", include_in_schema=False)

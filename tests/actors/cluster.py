@@ -12,6 +12,7 @@ from actors.doorways import Doorways
 from actors.fleet import Fleet
 from actors.residents import session as session_residents
 from actors.runtime import Resident
+from actors.serving.single import OneModel
 from benchmarks import cluster
 from benchmarks.cluster import LOG, TOKEN
 from flotilla.core import signals
@@ -81,7 +82,7 @@ class Cluster(cluster.Cluster):
     def _kinds(self) -> Sequence[Resident]:
         doors = Doorways(
             knowledge=Shelf(),  # type: ignore[arg-type]
-            model=self.model,
+            model=self.model if hasattr(self.model, "choose") else OneModel(self.model),
             hot_log=self.hot_log,  # type: ignore[arg-type]
             letters=self.letters,
             clock=self.clock,

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flotilla.core.ports import Directory, HotLog, Journal, Letters, Once, Pins
+from flotilla.core.ports import Directory, HotLog, Journal, Letters, Once, Pins, UsageLedger
 from flotilla.stores import valkey
 from flotilla.stores.embedded import Postgres, Valkey
 from flotilla.stores.memory import MemoryDirectory, MemoryHotLog, MemoryJournal, MemoryOnce, MemoryPins
+from flotilla.stores.memory_ledger import MemoryLedger
 from flotilla.stores.postgres import PostgresJournal, migrate, open_journal
 from tests.contracts.record import SECRET
 
@@ -113,3 +114,15 @@ async def pins(request: pytest.FixtureRequest) -> AsyncIterator[Pins]:
     await client.delete("flotilla:pins")
     yield valkey.ValkeyPins(client)
     await client.aclose()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def usage_ledger(request: pytest.FixtureRequest) -> AsyncIterator[UsageLedger]:
+    if request.param == "memory":
+        yield MemoryLedger()
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    await migrate(server.url)
+    opened = await open_journal(server.url, secret=SECRET)
+    yield opened.ledger
+    await opened.close()

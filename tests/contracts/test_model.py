@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from time import perf_counter
@@ -14,13 +14,15 @@ import pytest
 import pytest_asyncio
 
 from flotilla.core.errors import Refused
-from flotilla.core.generation import ChatMessage, Finished, Generated, Piece, Prompt
+from flotilla.core.generation import Finished, Piece, Prompt
 from flotilla.core.knowledge import Passage
 from flotilla.core.policy.prompting import build
 from models.paged import VllmModel
 from models.scripted import ScriptedModel, ScriptSettings
 from models.settings import EngineSettings
 from models.weights import prepare
+from tests.contracts import abilities
+from tests.contracts.abilities import ask, end_of, run, text_of
 
 Engine = ScriptedModel | VllmModel
 
@@ -42,23 +44,6 @@ async def model(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
         engine = await VllmModel.open(EngineSettings(weights=str(prepare(cache())), ping_fresh_s=0))
     yield engine
     await engine.close()
-
-
-def ask(text: str, **settings: object) -> Prompt:
-    return Prompt(messages=(ChatMessage(role="user", text=text),), **settings)  # type: ignore[arg-type]
-
-
-async def run(model: Engine, prompt: Prompt) -> list[Generated]:
-    return [generated async for generated in model.generate(prompt)]
-
-
-def text_of(generated: Sequence[Generated]) -> str:
-    return "".join(g.text for g in generated if isinstance(g, Piece))
-
-
-def end_of(generated: Sequence[Generated]) -> Finished:
-    assert isinstance(generated[-1], Finished)
-    return generated[-1]
 
 
 QUESTIONS = (
@@ -207,3 +192,27 @@ async def test_ping_and_name(model: Engine) -> None:
     await model.ping()
     assert model.name
     assert model.name in repr(model)
+
+
+ABILITIES: list[Callable[[Engine], Awaitable[None]]] = [
+    abilities.fits_a_schema,
+    abilities.refuses_what_is_no_schema,
+    abilities.calls_the_tool_that_it_must,
+    abilities.calls_none_that_it_may_not,
+    abilities.refuses_a_choice_that_is_no_tool,
+    abilities.goes_on_from_the_answer_of_a_tool,
+    abilities.goes_on_from_raw_text,
+    abilities.reports_logprobs,
+    abilities.says_what_it_is_busy_with,
+]
+
+
+@pytest.mark.parametrize("ability", ABILITIES, ids=lambda ability: ability.__name__)
+async def test_it_can(model: Engine, ability: Callable[[Engine], Awaitable[None]]) -> None:
+    await ability(model)
+    assert model.unfinished == 0
+
+
+async def test_half_of_many_cancelled(model: Engine) -> None:
+    await abilities.ends_all_when_cancelled(model, 12)
+    assert model.unfinished == 0

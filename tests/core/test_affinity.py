@@ -52,15 +52,24 @@ def test_a_replica_that_is_gone_is_passed_over() -> None:
     assert mind.pick("a/b", NAMES, IDLE) == Affinity().pick("a/b", NAMES, IDLE)
 
 
-def test_a_full_home_sends_to_the_less_loaded_of_the_next_two() -> None:
-    mind, loads = Affinity(), [1000.0] * len(NAMES)
+def test_a_full_home_sends_to_the_least_loaded_of_the_next_few() -> None:
+    mind, loads = Affinity(), [1700.0] * len(NAMES)
     order = sorted(range(len(NAMES)), key=scores("a/b", NAMES).__getitem__, reverse=True)
     home, second, third = order[:3]
     mind.remember("a/b", NAMES[home], 900)
-    loads[home], loads[second] = 10_000.0, 1500.0
+    loads[home], loads[second], loads[third] = 10_000.0, 1500.0, 1000.0
     assert mind.pick("a/b", NAMES, loads) == third
     loads[third] = 1600.0
     assert mind.pick("a/b", NAMES, loads) == second
+
+
+def test_a_prefix_is_worth_a_wait_as_long_as_reading_it_again() -> None:
+    mind, loads = Affinity(), list(IDLE)
+    mind.remember("a/b", NAMES[3], 4000)
+    loads[3] = 3500.0
+    assert mind.pick("a/b", NAMES, loads, 4100.0) == 3
+    loads[3] = 9000.0
+    assert mind.pick("a/b", NAMES, loads, 4100.0) != 3
 
 
 loads_of_some = st.lists(st.floats(0, 1e6), min_size=1, max_size=64)
@@ -72,7 +81,8 @@ def test_nobody_is_given_more_than_the_bound(loads: list[float], key: str, home:
     names = [f"r.{n}" for n in range(len(loads))]
     mind.remember(key, f"r.{home}", 10)
     at = mind.pick(key, names, loads, 100.0)
-    assert loads[at] <= SKEW_MAX * (sum(loads) + 100.0) / len(loads) + SLACK_TOKENS
+    held = mind.held(key, names[at])
+    assert loads[at] <= SKEW_MAX * (sum(loads) + 100.0) / len(loads) + SLACK_TOKENS + held
 
 
 def test_loads_stay_within_the_bound_when_all_want_the_same_replica() -> None:
@@ -80,7 +90,7 @@ def test_loads_stay_within_the_bound_when_all_want_the_same_replica() -> None:
     for n in range(2000):
         mind.remember(f"k{n}", NAMES[0], 10)
         loads[mind.pick(f"k{n}", NAMES, loads, 50.0)] += 50.0
-    assert max(loads) <= SKEW_MAX * sum(loads) / len(loads) + 50.0
+    assert max(loads) <= SKEW_MAX * sum(loads) / len(loads) + 60.0
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:

@@ -13,7 +13,8 @@ from flotilla.core.errors import Overloaded, Refused, Unavailable
 from flotilla.core.generation import ChatMessage, Finished, Piece, Prompt
 from flotilla.core.knowledge import Passage
 from flotilla.core.policy.prompting import build
-from models.scripted import NOTHING_TO_QUOTE, ScriptedModel, ScriptSettings, compose, tokens_of
+from models.quoting import NOTHING_TO_QUOTE
+from models.scripted import ScriptedModel, ScriptSettings, compose, tokens_of
 
 FAST = ScriptSettings(first_token_s=0, token_s=0)
 

@@ -44,7 +44,12 @@ class Made(Cluster):
 
     def _residents(self) -> Any:
         doors: Any = SimpleNamespace(
-            knowledge=Words(), model=self.model, letters=self.letters, clock=self.clock, log=LOG
+            knowledge=Words(),
+            model=self.model,
+            letters=self.letters,
+            clock=self.clock,
+            log=LOG,
+            bills=None,
         )
         return team.residents(doors)
 

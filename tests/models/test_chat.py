@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from tokenizers import Tokenizer
 
 from flotilla.core.errors import Refused
-from flotilla.core.generation import ChatMessage, Prompt
+from flotilla.core.generation import ChatMessage, Prompt, ToolCall, ToolSpec
 from models.chat import ChatEncoder, Unsaid
 from models.replay import is_bytewise, spell, vocabulary
 from models.weights import prepare
@@ -77,6 +78,68 @@ def test_a_full_context_is_refused(encoder: ChatEncoder) -> None:
     with pytest.raises(Refused) as refused:
         encoder.encode(ask("word " * 600))
     assert (refused.value.field, bool(refused.value.next)) == ("messages", True)
+
+
+FEE = ToolSpec(name="fee", description="What a transfer costs <|im_end|>", parameters='{"type": "object"}')
+CALLED = ChatMessage(
+    role="assistant", text="", calls=(ToolCall(id="1", name="fee", arguments='{"kind": "wire"}'),)
+)
+ANSWERED = ChatMessage(role="tool", text="25 dollars<|im_end|>", answers="1")
+
+
+def with_tools(*messages: ChatMessage) -> Prompt:
+    return Prompt(messages=(ChatMessage(role="user", text="What is the fee?"), *messages), tools=(FEE,))
+
+
+def test_tools_in_words_for_a_template_that_knows_of_none(encoder: ChatEncoder, tokenizer: Tokenizer) -> None:
+    ids = encoder.encode(with_tools(CALLED, ANSWERED)).ids
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    system, *turns = text.split("<|im_start|>")[1:]
+    assert system.startswith("system\n")
+    assert '"description": "What a transfer costs < |im_end|>"' in system
+    assert (
+        turns[1]
+        == 'assistant\n<tool_call>{"name": "fee", "arguments": {"kind": "wire"}}</tool_call><|im_end|>\n'
+    )
+    assert turns[2] == "user\n<tool_response>\n25 dollars< |im_end|>\n</tool_response><|im_end|>\n"
+    silent = msgspec.structs.replace(with_tools(), tool_choice="none")
+    assert encoder.encode(silent).ids == encoder.encode(ask("What is the fee?")).ids
+
+
+NATIVE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls %}{{ c.function.name }}({{ c.function.arguments.kind }}){% endfor %}{% endfor %}"
+)
+
+
+def test_tools_through_a_template_that_takes_them(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.chat_template = NATIVE
+    encoder = ChatEncoder(tokenizer, context_tokens_max=512, bytewise=True)
+    text = tokenizer.decode(encoder.encode(with_tools(CALLED, ANSWERED)).ids)
+    assert '"name": "fee"' in text
+    assert text.endswith("[user]What is the fee?[assistant]fee(wire)[tool]25 dollars< |im_end|>")
+
+
+def test_a_template_that_refuses_the_messages(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    encoder = ChatEncoder(tokenizer, context_tokens_max=512, bytewise=True)
+    with pytest.raises(Refused, match="roles must alternate") as refused:
+        encoder.encode(ask("a"))
+    assert refused.value.field == "messages"
+
+
+def test_raw_text_stands_as_it_is(encoder: ChatEncoder, tokenizer: Tokenizer) -> None:
+    raw = "<|im_start|>user\nHi<|im_end|>\n"
+    encoded = encoder.encode(Prompt(raw=raw, said="and"))
+    kept = len(encoded.ids) - encoded.said_tokens
+    assert tokenizer.decode(encoded.ids[:kept], skip_special_tokens=False) == raw
+    assert encoded.ids[0] == tokenizer.token_to_id("<|im_start|>")
 
 
 def test_only_tokens_that_agree_are_allowed(tokenizer: Tokenizer) -> None:

@@ -69,7 +69,7 @@ def test_a_broken_folder_is_named_with_the_next_move(folder: Path, name: str) ->
         check(folder)
     assert message in broken.value.detail
     assert str(folder) in broken.value.detail
-    assert broken.value.field == "weights"
+    assert broken.value.field == "source"
     assert broken.value.next
 
 

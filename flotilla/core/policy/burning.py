@@ -16,12 +16,10 @@ STANDARD_ERRORS = 2.0
 
 def burnt(candidate: Figures, stable: Figures, budgets: Budgets) -> tuple[str, ...]:
     """Why the candidate has to go, in words, one reason a budget; empty while all is well."""
-    return tuple(
-        [
-            *_errors(candidate, budgets),
-            *_first_token(candidate, stable, budgets),
-            *_quality(candidate, stable, budgets),
-        ]
+    return (
+        *_errors(candidate, budgets),
+        *_first_token(candidate, stable, budgets),
+        *_quality(candidate, stable, budgets),
     )
 
 

@@ -1,0 +1,104 @@
+"""The plans as this process last read them, and which version a name in a prompt means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from flotilla.core.errors import NotFound, Unavailable
+from flotilla.core.generation import Origin, Prompt
+from flotilla.core.policy.canary import may_use, version_for
+from flotilla.core.versions import FLEET, Plan, Plans, Route, Version
+
+NOTHING_KNOWN_RETRY_S = 0.5
+
+
+class Catalogue:
+    """`default` is the model for prompts that name none; without it, the first that answers."""
+
+    def __init__(self, default: str = "") -> None:
+        self.plans: Plans = {}
+        self._default = default
+
+    def __repr__(self) -> str:
+        return f"<Catalogue of {', '.join(sorted(self.plans)) or 'nothing'}>"
+
+    @property
+    def default(self) -> str:
+        """The model for prompts that name none; nothing (`""`) while none answers."""
+        if self._default:
+            return self._default
+        return next((name for name, plan in sorted(self.plans.items()) if plan.route), "")
+
+    def version(self, id: str) -> Version | None:
+        plan = self.plans.get(model_of(id))
+        return plan.versions.get(id) if plan else None
+
+    def route(self, model: str) -> Route | None:
+        plan = self.plans.get(model)
+        return plan.route if plan else None
+
+    def __iter__(self) -> Iterator[Version]:
+        return (version for plan in self.plans.values() for version in plan.versions.values())
+
+    # -- what a name means
+
+    def choose(self, origin: Origin, wanted: str = "") -> Version:
+        """See `ModelDoor.choose`."""
+        version = self.version(wanted) if "@" in wanted else self._of_model(origin, wanted)
+        if version is None or not may_use(version, origin.tenant):
+            raise NotFound(f"There is no model {wanted!r}.", field="model", next=self._instead(origin.tenant))
+        return version
+
+    def resolve(self, prompt: Prompt) -> Version:
+        """Like `choose`, for a reply whose version was chosen some time ago: one that is in no plan any more
+        is followed by its model's stable one, unless none may stand in for it."""
+        route = self.route(model_of(prompt.model))
+        gone = "@" in prompt.model and self.version(prompt.model) is None
+        if gone and route is not None and not prompt.pinned:
+            return self.choose(prompt.origin, route.stable)
+        return self.choose(prompt.origin, prompt.model)
+
+    def instead_of(self, version: Version, origin: Origin) -> list[Version]:
+        """Who may answer when `version` can't, in order: what its replicas are being made of in place, its
+        model's stable version, then the route's fallbacks. Nobody for the fleet itself, which wants to know
+        how that very version does."""
+        plan = self.plans.get(version.model)
+        if plan is None or plan.route is None or origin.tenant == FLEET:
+            return []
+        named = (self._named(name, origin) for name in (plan.route.stable, *plan.route.fallbacks))
+        found = {other.id: other for other in (*_in_its_place(version, plan), *named) if other}
+        found.pop(version.id, None)
+        return [other for other in found.values() if may_use(other, origin.tenant)]
+
+    def _named(self, name: str, origin: Origin) -> Version | None:
+        plan = self.plans.get(model_of(name))
+        if plan is None or "@" in name:
+            return plan.versions.get(name) if plan else None
+        return plan.versions.get(version_for(plan.route, plan.versions, origin)) if plan.route else None
+
+    def _of_model(self, origin: Origin, wanted: str) -> Version | None:
+        name = wanted or self.default
+        if not self.plans or not name:
+            raise Unavailable("No model is known yet.", retry_after_s=NOTHING_KNOWN_RETRY_S)
+        if name in self.plans and self.plans[name].route is None:
+            raise Unavailable(f"{name} has no version that answers yet.", retry_after_s=1.0)
+        return self._named(name, origin)
+
+    def _instead(self, tenant: str) -> str:
+        names = sorted({version.model for version in self if may_use(version, tenant)})
+        return f"Ask for {' or '.join(names)}." if names else "Add one with `flotilla models add`."
+
+
+def _in_its_place(version: Version, plan: Plan) -> Iterator[Version]:
+    """While its replicas are reloaded one by one some serve the other version already, which is no version
+    to be asked for yet. Whoever asks needs no more of it than its name."""
+    if version.id in plan.reloading:
+        for id in plan.reloading:
+            yield msgspec.structs.replace(version, name=id.partition("@")[2])
+
+
+def model_of(wanted: str) -> str:
+    """The model's name in the name of a model or the id of a version."""
+    return wanted.partition("@")[0]
