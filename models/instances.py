@@ -17,6 +17,8 @@ DEPTH_MAX = 24
 OPTIONAL_DEPTH_MAX = 3
 """Past it only what is required is made."""
 ITEMS_MAX = 1000
+SPAN = 100
+"""Of numbers that are bounded on one side or on none."""
 
 FORMATS = {
     "date": "2026-11-22",
@@ -36,7 +38,11 @@ Node = dict[str, Any]
 def instance(schema: Node, seed: bytes, *, field: str = "schema") -> Any:
     """Raises `Refused`, naming `field`, for a schema that nothing fits or that can't be read; `Unsupported`
     for one that is beyond this module."""
-    return _Maker(schema, random.Random(seed), field).make(schema, 0)
+    try:
+        return _Maker(schema, random.Random(seed), field).make(schema, 0)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:  # "minimum": "three"
+        said = f"The JSON Schema says something with a value of the wrong type ({error})."
+        raise Refused(said, field=field, next="Mend the schema.") from error
 
 
 class _Maker:
@@ -201,8 +207,10 @@ class _Maker:
         lows += [node["exclusiveMinimum"] + open_by] if "exclusiveMinimum" in node else []
         highs = [node["maximum"]] if "maximum" in node else []
         highs += [node["exclusiveMaximum"] - open_by] if "exclusiveMaximum" in node else []
-        low = max(lows) if lows else min([0, *highs])
-        return low, min(highs) if highs else low + 100
+        if lows:
+            return max(lows), min(highs, default=max(lows) + SPAN)
+        high = min(highs, default=SPAN)
+        return min(0, high - SPAN), high
 
     def _refused(self, what: str) -> Refused:
         return Refused(f"The JSON Schema {what}.", field=self._field, next="Mend the schema.")

@@ -27,6 +27,7 @@ from models.paged_load import Gauge
 from models.paged_reply import Reply, down, lora_of, nothing_left, sampling, tokens_of, translate
 from models.paged_schema import checked_constraint
 from models.paged_start import encoder_of, on_cpu, start
+from models.paged_worker import RELOAD
 from models.settings import EngineSettings, of_version
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ async def open_engine(version: Version, folder: str, *, name: str, threads: int)
 class VllmModel:
     """One vLLM engine. Made by `open`; `close` ends its process."""
 
-    def __init__(
-        self, started: tuple[AsyncLLM, ChatEncoder], settings: EngineSettings, gauge: Gauge
-    ) -> None:
+    def __init__(self, started: tuple[AsyncLLM, ChatEncoder], settings: EngineSettings, gauge: Gauge) -> None:
         self._running: AsyncLLM | None = started[0]
         self._encoder = started[1]
         self._settings = settings
@@ -169,18 +168,22 @@ class VllmModel:
         engine, context = self._engine, self._encoder.context_tokens_max
         async with self._changing:
             await asyncio.to_thread(check_like, Path(folder), Path(self._settings.weights))
+            self._check_idle()
             encoder = await asyncio.to_thread(encoder_of, Path(folder), context)
-            if self.unfinished:
-                raise Conflict(
-                    f"{self.name} is making {self.unfinished} replies.",
-                    next="Hold new requests, wait for these, then reload.",
-                )
+            self._check_idle()
             await self._replace(engine, folder)
             self._settings = msgspec.structs.replace(self._settings, weights=folder, name=name)
             self._encoder = encoder
             for id in self._shelf.ids:
                 self._shelf.take(id)
             await self._drop_unloaded(engine)
+
+    def _check_idle(self) -> None:
+        if self.unfinished:
+            raise Conflict(
+                f"{self.name} is making {self.unfinished} replies.",
+                next="Hold new requests, wait for these, then reload.",
+            )
 
     async def _replace(self, engine: AsyncLLM, folder: str) -> None:
         """The weights in `folder` in place of those that run, which come back if that fails."""
@@ -274,7 +277,7 @@ async def _load_weights(engine: AsyncLLM, folder: str) -> None:
     """Nothing is generated meanwhile, not even what was cancelled a moment ago; no cached prefix is left."""
     await engine.pause_generation(mode="abort")
     try:
-        await engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        await engine.collective_rpc(RELOAD, kwargs={"weights_path": folder})
         if not await engine.reset_prefix_cache():
             raise Unavailable("The prefix cache is in use.")
     finally:

@@ -14,6 +14,7 @@ from flotilla.core.errors import Misconfigured
 from models.chat import ChatEncoder
 from models.fitting import check_architecture, check_memory, free_bytes
 from models.paged_load import Gauge
+from models.paged_worker import EXTENSION
 from models.settings import OFFLINE, EngineSettings, engine_arguments, environment
 from models.weights import check
 
@@ -63,6 +64,7 @@ def _ours() -> dict[str, Any]:
     from models import closeness, replay  # noqa: PLC0415
 
     return {
+        "worker_extension_cls": EXTENSION,
         # In this order: what has to be replayed has the last word.
         "logits_processors": [closeness.PROCESSOR, replay.PROCESSOR],
         # One engine has one compiler, that of its first request if nobody says: then what the next can ask

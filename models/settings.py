@@ -94,11 +94,15 @@ def environment(settings: EngineSettings, *, cpu: bool) -> dict[str, str]:
     # Nothing is compiled in an eager engine but the first reply with logprobs: 14 s in which nobody gets a
     # token, for a function of microseconds.
     eager = {"TORCH_COMPILE_DISABLE": "1"} if settings.engine.get("enforce_eager", True) else {}
-    return common | eager | {
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # `auto` keeps a core back
-        "OMP_NUM_THREADS": str(settings.threads or os.cpu_count() or 1),  # Ray sets 1
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # allows `uni` below: a process and 1.4 GB less
-    }
+    return (
+        common
+        | eager
+        | {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # `auto` keeps a core back
+            "OMP_NUM_THREADS": str(settings.threads or os.cpu_count() or 1),  # Ray sets 1
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # allows `uni` below: a process and 1.4 GB less
+        }
+    )
 
 
 def engine_arguments(settings: EngineSettings, *, cpu: bool) -> dict[str, Any]:

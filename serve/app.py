@@ -9,10 +9,22 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from serve import problems
+from serve.doors import Doors
 from serve.limiter import BodyLimit
-from serve.routes import actors, customers, health, knowledge, live, page, sessions
+from serve.routes import (
+    actors,
+    customers,
+    evaluations,
+    health,
+    knowledge,
+    live,
+    models,
+    openai,
+    page,
+    sessions,
+    usage,
+)
 from serve.settings import Settings
-from serve.wiring import Doors
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -28,6 +40,18 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Flotilla", version="1", lifespan=lifespan, redoc_url=None)
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for module in (sessions, live, knowledge, customers, actors, health, page):
+    for module in (
+        sessions,
+        live,
+        knowledge,
+        customers,
+        actors,
+        models,
+        evaluations,
+        usage,
+        openai,
+        health,
+        page,
+    ):
         app.include_router(module.router)
     return app

@@ -16,7 +16,7 @@ from flotilla.core.charges import Charge, Outcome, cost_of, price_of
 from flotilla.core.errors import FlotillaError
 from flotilla.core.generation import Finished, Generated, Piece, Prompt, Usage
 from flotilla.core.limits import LIMITS
-from serve.wiring import Doors
+from serve.doors import Doors
 
 PATIENCE_S = LIMITS.openai_patience_s
 _AHEAD_MAX = 64  # parts of several choices that wait for the client to read

@@ -16,7 +16,7 @@ def recipe(settings: Settings, role: str, name: str) -> Recipe:
     return Recipe(
         role=role,
         name=name,
-        wire=f"serve.wiring:{role}",
+        wire=f"serve.processes.{role}:wire",
         settings=settings,
         listen=settings.listen,
         resources={role: 1},
@@ -28,7 +28,7 @@ def replica(settings: Settings, name: str, placed: Placed) -> Recipe:
     return Recipe(
         role="model",
         name=name,
-        wire="serve.wiring:model",
+        wire="serve.processes.model:wire",
         settings=Manned(settings=settings, version=placed.version),
         listen=settings.listen,
         cpus=placed.cpus,
@@ -41,7 +41,7 @@ def dedicated(settings: Settings, actor: ActorId, resources: Resources) -> Recip
     return Recipe(
         role="dedicated",
         name=process_name(actor),
-        wire="serve.wiring:dedicated",
+        wire="serve.processes.dedicated:wire",
         settings=Alone(settings, actor),
         listen=settings.listen,
         cpus=resources.cpus,

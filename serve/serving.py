@@ -26,7 +26,7 @@ FAILURES_EVERY_S = 1.0
 
 class Serving:
     def __init__(
-        self, settings: Settings, client: Client, links: Links, roster: Roster, clock: Clock, log: Any
+        self, settings: Settings, client: Client, links: Links, *, roster: Roster, clock: Clock, log: Any
     ) -> None:
         self._clock = clock
         self._log = log
@@ -34,7 +34,7 @@ class Serving:
         self._failed: dict[str, str] = {}
         self.board = ValkeyPlanBoard(client)
         self.tallies = ValkeyTallyBoard(client)
-        self.replicas = Replicas(links, roster, lambda version: self._failed.get(version))
+        self.replicas = Replicas(links, roster, self._failure)
         self.models = Models(
             links,
             roster,
@@ -58,6 +58,9 @@ class Serving:
             except FlotillaError as error:
                 self._log.info("failures.stale", reason=error.detail)
             await self._clock.sleep(FAILURES_EVERY_S)
+
+    def _failure(self, version: str) -> str | None:
+        return self._failed.get(version)
 
     async def aclose(self) -> None:
         await self.models.close()

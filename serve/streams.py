@@ -15,7 +15,7 @@ from flotilla.core.ids import ActorId
 from flotilla.core.limits import LIMITS
 from flotilla.views import events
 from flotilla.views.events import Frame
-from serve.wiring import Doors
+from serve.doors import Doors
 
 
 async def check_place(doors: Doors, actor: ActorId, after: int) -> None:

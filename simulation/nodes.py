@@ -1,4 +1,4 @@
-"""The processes of a simulated fleet, wired as `serve.wiring` wires the real ones, on stores of the world."""
+"""The processes of a simulated fleet, wired as `serve.processes` wires the real ones, on stores of the world."""
 
 from __future__ import annotations
 

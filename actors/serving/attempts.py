@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,13 +38,29 @@ class Slow(Unavailable):
     """The first token hasn't come in time."""
 
 
+class Reading(Protocol):
+    """A reply as it is read, wherever it is made: `first` is its first part, `rest` gives the others."""
+
+    @property
+    def member(self) -> Member | None:
+        """The replica that makes it; None if it is made here."""
+        ...
+
+    @property
+    def first(self) -> asyncio.Future[Generated]: ...
+
+    def rest(self) -> AsyncGenerator[Generated]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Attempt:
     """`first` is the first part of the reply; `rest` gives the others. Close it."""
 
     def __init__(self, member: Member, burden: Burden) -> None:
         self.member = member
         self.link: Link | None = None
-        self.first: asyncio.Task[Generated]
+        self.first: asyncio.Future[Generated]
         self._burden = burden
         self._items: AsyncGenerator[bytes] | None = None
 

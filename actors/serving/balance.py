@@ -34,13 +34,14 @@ class NoReplica(Unavailable):
 class _Replica:
     """What is known of one life of a replica beyond its beats."""
 
-    __slots__ = ("adapters", "breaker", "own", "own_then", "read", "read_at", "seen")
+    __slots__ = ("adapters", "breaker", "own", "own_then", "read", "read_at", "said", "seen")
 
     def __init__(self, member: Member) -> None:
         self.breaker = Breaker(member.name)
         self.adapters: dict[str, float] = {}  # and when we had it loaded
         self.own = 0.0  # tokens that we wait for
         self.seen = member
+        self.said = reported(member)
         self.own_then = 0.0
         self.read = 0.0  # tokens of prompts that we had it read lately
         self.read_at = 0.0
@@ -49,8 +50,8 @@ class _Replica:
         """What it said last and what we have asked of it since then, and what it read for us lately, in tokens.
         The last keeps a replica from being given one long prompt after another, each read as it comes."""
         if member is not self.seen:
-            self.seen, self.own_then = member, self.own
-        return max(self.own, reported(member) + self.own - self.own_then) + self._read_lately(now)
+            self.seen, self.said, self.own_then = member, reported(member), self.own
+        return max(self.own, self.said + self.own - self.own_then) + self._read_lately(now)
 
     def reads(self, tokens: int, now: float) -> None:
         self.read, self.read_at = self._read_lately(now) + tokens, now

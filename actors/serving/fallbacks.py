@@ -13,6 +13,7 @@ import msgspec
 
 from actors.serving.balance import Balance, NoReplica
 from actors.serving.counting import Counts
+from actors.serving.here import Here
 from actors.serving.replies import Begun, Replies, Terms
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Overloaded
@@ -26,8 +27,11 @@ CONTINUE_PATIENCE_S = 20.0
 class Fallbacks:
     """`fell_back` counts the replies that another version than the chosen one made."""
 
-    def __init__(self, replies: Replies, balance: Balance, counts: Counts, clock: Clock, log: Any) -> None:
+    def __init__(
+        self, replies: Replies, here: Here, balance: Balance, *, counts: Counts, clock: Clock, log: Any
+    ) -> None:
         self._replies = replies
+        self._here = here
         self._balance = balance
         self._counts = counts
         self._clock = clock
@@ -46,7 +50,7 @@ class Fallbacks:
             others = ()
         first: FlotillaError | None = None
         for place, version in enumerate((chosen, *others)):
-            urgent = any(self._balance.serving(other) for other in others[place:])
+            urgent = any(self._can(other) for other in others[place:])
             try:
                 begun = await self._begin(version, prompt, msgspec.structs.replace(terms, urgent=urgent))
             except FlotillaError as error:
@@ -70,7 +74,7 @@ class Fallbacks:
         breaker.admit(self._clock.monotonic())
         self._counts.of(version.id).running += 1
         try:
-            begun = await self._replies.begin(version, prompt, terms)
+            begun = await self._asked(version, prompt, terms)
         except BaseException as error:
             self._counts.left(version.id)
             if isinstance(error, FlotillaError) and _says_something(error):
@@ -78,6 +82,14 @@ class Fallbacks:
             raise
         breaker.note(self._clock.monotonic(), True)
         return begun
+
+    async def _asked(self, version: Version, prompt: Prompt, terms: Terms) -> Begun:
+        if self._here.has(version):
+            return await self._here.begin(version, prompt)
+        return await self._replies.begin(version, prompt, terms)
+
+    def _can(self, version: Version) -> bool:
+        return self._here.has(version) or bool(self._balance.serving(version))
 
     def _breaker(self, version: Version) -> Breaker:
         return self._breakers.setdefault(version.id, Breaker(version.id))
@@ -95,7 +107,7 @@ class Fallbacks:
         self._absent = {
             version.runs_on: before.get(version.runs_on, now)
             for version in versions
-            if not self._balance.serving(version)
+            if not self._can(version)
         }
         known = {version.id for version in versions}
         self._breakers = {id: breaker for id, breaker in self._breakers.items() if id in known}

@@ -9,10 +9,11 @@ goes on where the last one was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from actors.doors import RemoteKnowledge, answer_knowledge
 from actors.frames import encode
@@ -21,10 +22,11 @@ from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.core.knowledge import Reembedding
 from flotilla.core.members import Member, MemberState
-from flotilla.core.ports import Embedder, Knowledge
+from flotilla.core.ports import Embedder, Knowledge, Vectors
 from flotilla.core.versions import Version, check_version
 
 AGAIN_AFTER_S = 5.0
+EMBED_TIMEOUT_S = 60.0
 REEMBED_TIMEOUT_S = 180.0  # an engine has to be loaded before the order is taken
 
 Opener = Callable[[Version], Awaitable[Embedder]]
@@ -61,6 +63,8 @@ class Embedders:
         self._default = default
         self._open: dict[str, Embedder] = {}
         self._opening = asyncio.Lock()
+        self.last: Embedder | None = None
+        """The one that was asked for last: what new vectors are made with."""
 
     def __repr__(self) -> str:
         return f"<Embedders {', '.join(self._open)}>"
@@ -93,7 +97,8 @@ class Embedders:
         async with self._opening:
             if version.id not in self._open:
                 self._open[version.id] = await self._opener(version)
-        return self._open[version.id]
+            self.last = self._open[version.id]
+        return self.last
 
     async def close_but(self, name: str = "") -> list[str]:
         """Returns the names of those that it closed."""
@@ -150,6 +155,16 @@ class Reembedder:
             self._knowledge.forget(old)
         self._log.info("reembedding.done", embedder=embedder.name)
 
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """With the embedder that is wanted."""
+        embedder = await self._embedders.open(await self._embedders.wanted())
+        return await embedder.embed(texts)
+
+    def info(self) -> dict[str, str]:
+        """For its member of the directory: whose vectors `embed` gives."""
+        last = self._embedders.last
+        return {"embedder": last.name, "dimensions": str(last.dimensions)} if last else {}
+
     def report(self) -> tuple[MemberState, dict[str, float]]:
         progress = self._knowledge.reembedding()
         return "up", {
@@ -169,6 +184,9 @@ def answer_librarian(knowledge: Collections, reembedder: Reembedder) -> Handler:
             case "reembed":
                 await reembedder.reembed(msgspec.msgpack.decode(body, type=Version))
                 yield b""
+            case "embed":
+                vectors = await reembedder.embed(msgspec.msgpack.decode(body, type=list[str]))
+                yield encode(Embedded(int(vectors.shape[1]), vectors.astype("<f4").tobytes()))
             case "reembedding":
                 yield encode(knowledge.reembedding())
             case _:
@@ -176,6 +194,35 @@ def answer_librarian(knowledge: Collections, reembedder: Reembedder) -> Handler:
                     yield item
 
     return answer
+
+
+class Embedded(msgspec.Struct, frozen=True, array_like=True):
+    """`vectors`: float32, little-endian, a row after the other."""
+
+    dimensions: int
+    vectors: bytes
+
+
+class LibrarianEmbedder(RemoteKnowledge):
+    """Implements `Embedder` with the one that the collections have."""
+
+    @property
+    def name(self) -> str:
+        """As the librarian says with each beat; "" while there is none."""
+        return self._said("embedder") or ""
+
+    @property
+    def dimensions(self) -> int:
+        return int(self._said("dimensions") or 0)
+
+    def _said(self, key: str) -> str | None:
+        members = self._roster.members(self.role)
+        return members[0].info.get(key) if members else None
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        answer = await self._ask("embed", encode(list(texts)), EMBED_TIMEOUT_S)
+        said = msgspec.msgpack.decode(answer, type=Embedded)
+        return np.frombuffer(said.vectors, "<f4").reshape(len(texts), said.dimensions)
 
 
 class RemoteLibrarian(RemoteKnowledge):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from actors import frames
+from actors.serving import bodies
 from actors.serving.door import Door
 from flotilla.core.clock import Clock
 from flotilla.core.errors import (
@@ -40,10 +41,6 @@ RETRY_AFTER_S = 0.5
 
 Fetch = Callable[[str, str], Awaitable[str]]
 """Source and checksum in, the folder of the weights out. Raises `Misconfigured` or `Unavailable`."""
-
-_decode_prompt = msgspec.msgpack.Decoder(Prompt).decode
-_decode_version = msgspec.msgpack.Decoder(Version).decode
-_decode_id = msgspec.msgpack.Decoder(str).decode
 
 
 class Replica:
@@ -104,7 +101,7 @@ class Replica:
     async def handle(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
         """The handler of its listener."""
         if method == "generate":
-            async with aclosing(self.generate(_read(_decode_prompt, body))) as parts:
+            async with aclosing(self.generate(bodies.prompt(body))) as parts:
                 async for part in parts:
                     yield frames.encode(part)
         else:
@@ -117,11 +114,11 @@ class Replica:
             case "load":
                 return frames.encode(self.load())
             case "load_adapter":
-                await self.load_adapter(_read(_decode_version, body))
+                await self.load_adapter(bodies.version(body))
             case "unload_adapter":
-                await self.unload_adapter(_read(_decode_id, body))
+                await self.unload_adapter(bodies.id(body))
             case "reload":
-                await self.reload(_read(_decode_version, body))
+                await self.reload(bodies.version(body))
             case "drain":
                 return frames.encode(self.drain())
             case _:
@@ -298,10 +295,3 @@ class Replica:
 
     async def _folder(self, version: Version) -> str:
         return await self._fetch(version.source, version.checksum) if version.source else ""
-
-
-def _read(decode: Callable[[bytes], Any], body: bytes) -> Any:
-    try:
-        return decode(body)
-    except msgspec.DecodeError as error:
-        raise frames.unreadable(error) from error

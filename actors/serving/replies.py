@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 
 import msgspec
 
-from actors.serving.attempts import AGAIN_S, Asker, Attempt, Slow
+from actors.serving.attempts import AGAIN_S, Asker, Attempt, Reading, Slow
 from actors.serving.balance import NoReplica
 from actors.serving.counting import Counts, HedgeBudget
 from flotilla.core.clock import Clock
@@ -42,7 +42,7 @@ class Begun:
     """A reply whose first part is there; all of them, if it is of use only when it is `whole`. Times are in
     seconds of the monotonic clock. Close it."""
 
-    def __init__(self, version: Version, attempt: Attempt, asked_at: float, first_at: float) -> None:
+    def __init__(self, version: Version, attempt: Reading, asked_at: float, first_at: float) -> None:
         self.version = version
         self.attempt = attempt
         self.asked_at = asked_at
@@ -90,7 +90,7 @@ class Replies:
 
     def lost(self, begun: Begun, error: FlotillaError) -> None:
         """A reply broke off that was begun."""
-        if self.asker.failed(begun.attempt, error):
+        if isinstance(begun.attempt, Attempt) and self.asker.failed(begun.attempt, error):
             self.counts.of(begun.version.id).failed()
 
     async def _tries(self, race: _Race, prompt: Prompt, terms: Terms) -> Begun:
@@ -112,6 +112,7 @@ class Replies:
         try:
             await begun.finish()
         except FlotillaError as error:
+            assert isinstance(begun.attempt, Attempt)
             race.lost(begun.attempt, error)
             await begun.aclose()
             raise

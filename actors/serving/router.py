@@ -12,7 +12,7 @@ Nothing here waits for the board where the plans hang: what was last read there 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from random import Random
 from typing import Any
@@ -26,6 +26,7 @@ from actors.serving.balance import Balance, NoReplica, key_of
 from actors.serving.catalogue import Catalogue
 from actors.serving.counting import Counts
 from actors.serving.fallbacks import Fallbacks
+from actors.serving.here import NOBODY, Here
 from actors.serving.replies import Begun, Replies, Terms
 from actors.serving.shadow import Shadow
 from flotilla.core.clock import Clock
@@ -33,8 +34,8 @@ from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.core.generation import Finished, Generated, Origin, Piece, Prompt
 from flotilla.core.ids import new_id
 from flotilla.core.policy.canary import may_use
-from flotilla.core.ports import PlanBoard, TallyBoard
-from flotilla.core.versions import FLEET, Route, Version
+from flotilla.core.ports import Model, PlanBoard, TallyBoard
+from flotilla.core.versions import FLEET, EngineName, Route, Version
 
 REFRESH_EVERY_S = 0.5
 PING_TIMEOUT_S = 5.0
@@ -43,7 +44,8 @@ BROKEN_OFF_KEPT = 10_000
 
 
 class Models:
-    """Implements `ModelDoor`. `run` keeps it up to date; the roster must know the role "model"."""
+    """Implements `ModelDoor`. `run` keeps it up to date; the roster must know the role "model". `local` are
+    engines that need no replica."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Models:
         log: Any,
         random: Random,
         default: str = "",
+        local: Mapping[EngineName, Model] = NOBODY,
     ) -> None:
         self._links = links
         self._board = board
@@ -70,7 +73,9 @@ class Models:
         self.counts = Counts()
         self.balance = Balance(roster, clock)
         self.replies = Replies(Asker(links, roster, self.balance, log), self.counts, clock)
-        self.fallbacks = Fallbacks(self.replies, self.balance, self.counts, clock, log)
+        self.fallbacks = Fallbacks(
+            self.replies, Here(local, clock), self.balance, counts=self.counts, clock=clock, log=log
+        )
         self.shadow = Shadow(self.replies, self.counts, clock, log, random)
 
     def __repr__(self) -> str:
@@ -173,7 +178,8 @@ class Models:
         first_ms = 1000 * (begun.first_at - begun.asked_at)
         seconds = self._clock.monotonic() - begun.asked_at
         self.counts.of(begun.version.id).reply(first_ms, tokens, seconds)
-        self.balance.answered(begun.attempt.member, prompt, tokens)
+        if begun.attempt.member is not None:
+            self.balance.answered(begun.attempt.member, prompt, tokens)
         return msgspec.structs.replace(end, model=end.model or begun.version.id)
 
     def _broken_off(self, begun: Begun, prompt: Prompt, error: FlotillaError) -> Unavailable:

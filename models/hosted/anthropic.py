@@ -180,11 +180,11 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
 
 
 def _said(said: str, *, prefills: bool) -> list[dict[str, Any]]:
-    begun = said.rstrip()  # blanks at the end are refused
-    if not begun:
+    if not said.strip():
         return []
-    beginning = {"role": "assistant", "content": begun}
-    return [beginning] if prefills else [beginning, {"role": "user", "content": CONTINUE}]
+    if prefills:
+        return [{"role": "assistant", "content": said.rstrip()}]  # blanks at the end are refused
+    return [{"role": "assistant", "content": said}, {"role": "user", "content": CONTINUE}]
 
 
 def _tools(prompt: Prompt) -> dict[str, Any]:

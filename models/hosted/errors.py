@@ -17,6 +17,7 @@ RATE_RETRY_S = 5.0
 DOWN_RETRY_S = 5.0
 RETRY_S_MAX = 3600.0
 SAID_CHARS_MAX = 300
+ELSEWHERE = "Try again later, or ask another model."
 
 TRANSIENT = frozenset({408, 409, 425})
 _TOO_LONG = re.compile(
@@ -40,9 +41,11 @@ class Troubles:
         if status == 404:
             return self._no_such_model(said)
         if status == 429:
-            return RateLimited(self._says(status, said), retry_after_s=retry_after(headers) or RATE_RETRY_S)
+            wait_s = retry_after(headers) or RATE_RETRY_S
+            return RateLimited(self._says(status, said), next=ELSEWHERE, retry_after_s=wait_s)
         if status >= 500 or status in TRANSIENT:
-            return Unavailable(self._says(status, said), retry_after_s=retry_after(headers) or DOWN_RETRY_S)
+            wait_s = retry_after(headers) or DOWN_RETRY_S
+            return Unavailable(self._says(status, said), next=ELSEWHERE, retry_after_s=wait_s)
         return self.refused(said)
 
     def _key_rejected(self, status: int) -> Misconfigured:
@@ -87,8 +90,8 @@ class Troubles:
         return self._down(f"gave the reply up ({self._clean(said)})")
 
     def _down(self, what: str) -> Unavailable:
-        next = "Try again, or ask another model."
-        return Unavailable(f"The provider of {self._who} {what}.", next=next, retry_after_s=DOWN_RETRY_S)
+        said = f"The provider of {self._who} {what}."
+        return Unavailable(said, next=ELSEWHERE, retry_after_s=DOWN_RETRY_S)
 
     def _says(self, status: int, said: str) -> str:
         return f"The provider of {self._who} answers {status}: {self._clean(said)}"

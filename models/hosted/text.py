@@ -32,8 +32,9 @@ class Overlap:
     def rest(self) -> str:
         """What is new of what was held back: nothing more will come that could decide it."""
         self._done = True
-        new, self._held = self._held[self._repeated() :], ""
-        return new
+        repeated = self._repeated()
+        new, self._held = self._held[repeated:], ""
+        return new if repeated or not self._said.endswith(" ") else new.lstrip(" ")
 
     def _repeated(self) -> int:
         """How many characters of what is held are the end of `said`: whole words, or all of it."""

@@ -27,9 +27,8 @@ from flotilla.core.limits import LIMITS
 from flotilla.views.events import stamp
 from serve.auth import Operator, Principal, Tenant
 from serve.bodies import JournalPage, MoveBody
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.routes.sessions import json
-from serve.wiring import Doors
 
 router = APIRouter(prefix="/v1", tags=["operating"])
 

@@ -13,11 +13,10 @@ from flotilla.core.swap_facts import ModelView
 from serve import model_views as views
 from serve.auth import Operator
 from serve.bodies_models import EvaluationBody, read
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.evaluations import evaluate
 from serve.routes.models import version_id, view_of
 from serve.routes.sessions import json
-from serve.wiring import Doors
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

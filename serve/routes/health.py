@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from flotilla.core.errors import FlotillaError, Unavailable
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.host_metrics import HostMetrics
 from serve.metrics import REWOUND
 from serve.routes.sessions import json
-from serve.wiring import Doors
 
 router = APIRouter(tags=["health"])
 

@@ -23,9 +23,8 @@ from flotilla.views.sessions import recorded
 from serve import auth, streams
 from serve.auth import Anyone
 from serve.bodies import check_text, parse_place
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.metrics import OPEN_SOCKETS, OPEN_STREAMS
-from serve.wiring import Doors
 
 router = APIRouter(prefix="/v1/sessions", tags=["live"])
 

@@ -34,11 +34,10 @@ from serve.bodies_models import (
     decoded,
     read,
 )
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.figures import Recent
 from serve.metrics import OPEN_STREAMS
 from serve.routes.sessions import json
-from serve.wiring import Doors
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

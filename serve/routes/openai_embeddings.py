@@ -13,11 +13,10 @@ from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.generation import Usage
 from flotilla.core.ports import Embedder, Vectors
 from serve.auth import Tenant
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.openai_bodies import EmbeddingBody
 from serve.openai_errors import Invalid, OpenAIRoute
 from serve.openai_generation import Gone, admit, estimated_tokens, while_there
-from serve.wiring import Doors
 
 router = APIRouter(route_class=OpenAIRoute)
 

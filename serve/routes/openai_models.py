@@ -9,9 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from flotilla.core.errors import NotFound
 from serve.auth import Tenant
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.openai_errors import OpenAIRoute
-from serve.wiring import Doors
 
 router = APIRouter(route_class=OpenAIRoute)
 

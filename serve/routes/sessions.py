@@ -22,9 +22,8 @@ from flotilla.views.sessions import listed, recorded
 from serve import auth, streams
 from serve.auth import Anyone, Principal, Tenant
 from serve.bodies import Handoff, NoteBody, OpenSession, PostMessage, check_metadata, check_text
-from serve.doors import doors_of
+from serve.doors import Doors, doors_of
 from serve.tracing import header_of
-from serve.wiring import Doors
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 

@@ -68,6 +68,14 @@ async def test_each_beat_says_how_things_are_now() -> None:
     assert {(m.life, m.capacity) for m in board.said} == {(board.said[0].life, 2.0)}
 
 
+async def test_what_a_process_says_of_itself_may_change_while_it_lives() -> None:
+    board, versions = Beats(2), iter(["m@0", "m@1", "m@2", "m@3"])
+    await run_until(service(board, Hands(), info=lambda: {"version": next(versions)}), board.enough)
+    assert [m.info["version"] for m in board.said[:2]] == ["m@1", "m@2"], (
+        "the first was for who is told of it"
+    )
+
+
 async def test_who_ends_leaves_though_its_load_has_changed_with_each_beat() -> None:
     board, loads = Beats(3), iter(range(100))
     made = service(board, Hands(), report=lambda: ("up", {"activations": float(next(loads))}))

@@ -17,7 +17,7 @@ from flotilla.core.errors import Refused
 from flotilla.core.ids import new_id
 from flotilla.views import events
 from serve.settings import read_settings
-from serve.wiring import Doors
+from serve.doors import Doors
 from tests.fleet import TestFleet
 
 KINDS = "examples.counter,examples.dedicated,examples.ticket"

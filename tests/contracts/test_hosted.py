@@ -39,7 +39,7 @@ SERVERS: dict[str, type[Server]] = {
     "anthropic": MessagesServer,
     "google": GeminiServer,
 }
-PATHS = {"openai": "/v1", "google": "/v1beta"}
+PATHS = {"openai": "/v1"}
 QUESTION = "What is a savings account?"
 SCHEMA = {
     "type": "object",

@@ -10,11 +10,14 @@ from typing import get_args
 import pytest
 import pytest_asyncio
 
+from flotilla.connectors.documents import read as documents_in
 from flotilla.core.errors import NotFound, Refused, TooLarge, Unavailable
 from flotilla.core.knowledge import Document, Hit, SearchMode
 from flotilla.core.ports import Vectors
+from flotilla.core.versions import Version
 from flotilla.stores.lance import DOCUMENT_CHARS_MAX, LanceKnowledge
 from models.embedder import MiniLM
+from models.embedders import PACKAGED, open_embedder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
@@ -286,3 +289,32 @@ async def test_ping_and_reopening(tmp_path: Path, embedder: Counting) -> None:
     again = LanceKnowledge(str(tmp_path), embedder)
     assert await found(again, "gold") == [CARD.id]
     await again.close()
+
+
+async def test_the_same_weights_through_another_engine_find_the_same(tmp_path: Path) -> None:
+    data = Path(__file__).parents[3] / "shared/data/rho_bank/documents.jsonl"
+    bank = [d for d in documents_in(data) if isinstance(d, Document)][:60]
+    queries = [f"{d.title}? {d.text[100:180]}" for d in bank[::3]]
+    torch = await open_embedder(
+        Version(model="minilm", name="torch", engine="sentence-transformers", source=PACKAGED), threads=2
+    )
+    onnx = MiniLM()
+    store = LanceKnowledge(str(tmp_path), onnx)
+    await store.upsert("demo", "faq", bank)
+
+    async def top() -> list[list[str]]:
+        return [
+            [hit.passage.id for hit in await store.search("demo", "faq", query, limit=10, mode="vector")]
+            for query in queries
+        ]
+
+    before = await top()
+    await store.reembed(torch)
+    after = await top()
+    assert [ids[0] for ids in after] == [ids[0] for ids in before]
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(before, after, strict=True)]
+    assert sum(shared) / len(shared) >= 0.99  # the tenth and the eleventh may be as near to each other
+    (progress,) = store.reembedding()
+    assert progress.switched and progress.done == progress.total == 60
+    for closing in (store, torch, onnx):
+        await closing.close()

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from flotilla.core.errors import AdapterMissing, Conflict, Misconfigured, Overloaded, Refused, Unsupported
-from flotilla.core.generation import Origin, Piece
+from flotilla.core.generation import Origin, Piece, Prompt
 from flotilla.core.versions import Version
 from models.engines import open_engine
 from models.paged import VllmModel
@@ -136,6 +136,27 @@ async def test_other_weights_in_place(engine: VllmModel, base: Path) -> None:
     assert engine.load().adapters == ()
 
 
+def likeliest(folder: Path, text: str) -> list[float]:
+    """The logarithms of the three largest probabilities of the next token, by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids).logits[0, -1]
+    return logits.log_softmax(-1).topk(3).values.tolist()
+
+
+async def test_all_of_the_other_weights_are_there(engine: VllmModel, base: Path) -> None:
+    """The output layer too, which shares the embedding's."""
+    text, name = "The bank opens at", engine.name
+    for folder in (tiny(CACHE, seed=1), base):
+        await engine.reload(str(folder), name)
+        out = await run(engine, Prompt(raw=text, tokens_max=1, logprobs=3))
+        found = [other.logprob for other in out[0].logprobs[0].top]  # type: ignore[union-attr]
+        assert found == pytest.approx(likeliest(folder, text), abs=1e-3)
+
+
 async def test_weights_that_do_not_fit_change_nothing(engine: VllmModel, tmp_path: Path) -> None:
     await abilities.keeps_its_weights(engine, tmp_path / "nothing")
     await abilities.keeps_its_weights(engine, tiny(CACHE, hidden=256))
@@ -158,7 +179,7 @@ async def test_weights_that_fail_while_they_load_are_taken_back(
 
 
 async def test_nothing_is_reloaded_under_a_reply(engine: VllmModel) -> None:
-    async with aclosing(engine.generate(ask("Hi", tokens_max=200))) as stream:
+    async with aclosing(engine.generate(ask("Hi", tokens_max=900))) as stream:
         await anext(stream)
         with pytest.raises(Conflict):
             await engine.reload(str(tiny(CACHE, seed=1)), "another")

@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from flotilla.core.errors import FlotillaError, Misconfigured, Unavailable
-from models import objects, sources, weights
+from models import cached, objects, weights
 from models.checksums import checksum_of
 from models.inspection import inspect
 from models.sources import fetch
@@ -295,7 +295,7 @@ async def test_sizes_are_compared_with_the_disk_before_anything_is_fetched(
     store: ObjectStore, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(cache.parent)
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(cached.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     error = await problem(ONE, "", cache)
     assert error.field == "source" and "free" in error.detail and str(cache) in error.detail
     assert not [path for path in store.asked if path.endswith(".safetensors")]
@@ -313,6 +313,7 @@ async def test_a_disk_that_fills_up_on_the_way_is_said_and_what_came_stays(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
 
+    monkeypatch.setattr(objects, "FILES_AT_ONCE", 1)
     monkeypatch.setattr(objects.os, "fsync", full)
     error = await problem(ONE, "", cache)
     assert error.field == "source" and "No space is left" in error.detail and fetched(cache) == []

@@ -35,7 +35,7 @@ SETTINGS = Settings(
 
 
 class Doors:
-    """What a gateway needs of the world (serve.wiring.Doors), on the stores of a cluster in memory."""
+    """What a gateway needs of the world (serve.doors.Doors), on the stores of a cluster in memory."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.settings = SETTINGS

@@ -44,7 +44,7 @@ SCRIPTED = {"name": "1", "engine": "scripted", "licence": "mit", "settings": {"m
 
 
 class Doors:
-    """What the routes need of serve.wiring.Doors."""
+    """What the routes need of serve.doors.Doors."""
 
     def __init__(self, cluster: Cluster, rig: Rig) -> None:
         self.settings = SETTINGS

@@ -89,7 +89,7 @@ class Words:
 
 
 class Doors:
-    """What the endpoint needs of serve.wiring.Doors."""
+    """What the endpoint needs of serve.doors.Doors."""
 
     def __init__(self, model: Model, allowance: Allowance) -> None:
         self.settings = SETTINGS

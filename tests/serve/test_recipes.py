@@ -16,19 +16,21 @@ from serve.settings import read_settings
 
 SETTINGS = read_settings({"FLOTILLA_LISTEN": "127.0.0.1"})
 ACTOR = ActorId("t", "solo", "s_1")
-WIRING = ast.parse((Path(__file__).parents[2] / "serve/wiring.py").read_text())
-WIRES = {node.name for node in WIRING.body if isinstance(node, ast.AsyncFunctionDef)}
+PROCESSES = Path(__file__).parents[2] / "serve/processes"
 ALONE = recipes.dedicated(SETTINGS, ACTOR, Resources(cpus=2.0, gpus=0.5, memory_bytes=1 << 30))
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [ALONE, *(recipes.recipe(SETTINGS, r, f"{r}-0") for r in ("host", "librarian", "model", "controller"))],
+    [ALONE, *(recipes.recipe(SETTINGS, r, f"{r}-0") for r in ("host", "librarian", "embedder", "controller"))],
     ids=lambda recipe: recipe.role,
 )
 def test_a_recipe_names_a_wiring_function_and_fits_a_node(recipe: recipes.Recipe) -> None:
     module, _, function = recipe.wire.partition(":")
-    assert module == "serve.wiring" and function in WIRES
+    package, _, process = module.rpartition(".")
+    written = ast.parse((PROCESSES / f"{process}.py").read_text()).body
+    assert package == "serve.processes"
+    assert function in {node.name for node in written if isinstance(node, ast.AsyncFunctionDef)}
     assert recipe.listen == "127.0.0.1"
     assert all(RESOURCES[name] >= amount for name, amount in recipe.resources.items())
     assert pickle.loads(pickle.dumps(recipe)) == recipe

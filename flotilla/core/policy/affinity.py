@@ -91,9 +91,10 @@ def scores(key: str, names: Sequence[str]) -> list[int]:
 
 
 def _first_with_room(scored: Sequence[int], loads: Sequence[float], room: float) -> int:
+    first = scored.index(max(scored))
+    if loads[first] <= room:
+        return first
     order = sorted(range(len(scored)), key=scored.__getitem__, reverse=True)
-    if loads[order[0]] <= room:
-        return order[0]
     free = [at for at in order if loads[at] <= room][:CHOICES]
     # Nobody has room only by rounding: the least loaded is never above the mean.
     return min(free or order, key=loads.__getitem__)

@@ -18,8 +18,8 @@ SIGNATURE = b"thought"
 class GeminiServer(Server):
     def routes(self) -> list[Route]:
         return [
-            Route("/v1beta/models/{model}:streamGenerateContent", self.answer, methods=["POST"]),
-            Route("/v1beta/models/{model}", self.check),
+            Route("/v1/models/{model}:streamGenerateContent", self.answer, methods=["POST"]),
+            Route("/v1/models/{model}", self.check),
         ]
 
     def listing(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ Behaviour = Literal[
 ]
 KEY = "sk-local-0123456789abcdef"
 WINDOW_TOKENS = 4000
-STALLS_AFTER = 3
+STALLS_AFTER = 8
 
 
 class Asked:
