@@ -244,7 +244,7 @@ def main() -> None:
     bank = [d for d in documents.read(args.data / "documents.jsonl") if isinstance(d, Document)]
     passages = [words(passage) for document in bank for passage in chunk(document)]
     asked = [question.query[-200:] for question in questions(args.data / "tasks.json")]
-    size, times = (64, 3) if args.quick else (192, 5)
+    size, times = (48, 3) if args.quick else (128, 5)
     report("embedding", asyncio.run(measure(passages[:size], asked, times)), args.json)
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,8 +35,10 @@ async def open_engine(version: Version, folder: str, *, threads: int, clock: Clo
     Raises `Misconfigured`, naming the setting at fault (`settings.KEY`).
     """
     # Late: an engine's libraries are imported where it runs, and nowhere else. Some take seconds.
-    module = await asyncio.to_thread(import_module, _module(version.engine))
-    timed = {} if clock is None else {"clock": clock}
+    name = _module(version.engine)
+    module = sys.modules.get(name) or await asyncio.to_thread(import_module, name)
+    keeps_time = clock is not None and "clock" in signature(module.open_engine).parameters
+    timed = {"clock": clock} if keeps_time else {}
     return await module.open_engine(version, folder, name=version.id, threads=threads, **timed)
 
 

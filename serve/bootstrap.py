@@ -37,7 +37,7 @@ async def introduce(settings: Settings, gpus: float) -> None:
         await _hosts(roster)
         default = placed(settings, gpus)
         await _add(fleet, PLAIN)
-        await fleet.ask(_actor(PLAIN.model), Serve(version=PLAIN.id, least=0, most=0, by=BY))
+        await fleet.ask(_actor(PLAIN.model), Serve(version=PLAIN.id, least=0, most=1, by=BY))
         await _serve(fleet, default)
         await _rest(fleet, await ValkeyPlanBoard(client).plans(), default.version.model)
     finally:
@@ -81,7 +81,7 @@ async def _rest(fleet: Fleet, plans: Plans, default: str) -> None:
             continue
         shown: ModelView = await fleet.ask(_actor(plan.model), _show())
         if shown.added_by.get(plan.route.stable) == BY:
-            await fleet.ask(_actor(plan.model), Serve(least=0, most=0, by=BY))
+            await fleet.ask(_actor(plan.model), Serve(least=0, most=1, by=BY))
 
 
 def _show() -> Serve:
