@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from flotilla.stores.valkey_boards import ValkeyPlanBoard
-
 from actors.fleet import Fleet
 from actors.link import Links
 from actors.roster import Roster
@@ -16,6 +14,7 @@ from flotilla.core.ids import ActorId
 from flotilla.core.swap_facts import AddVersion, ModelView, Serve
 from flotilla.core.versions import FLEET, Placed, Plans, Version
 from flotilla.stores import valkey
+from flotilla.stores.valkey_boards import ValkeyPlanBoard
 from serve.log import logger
 from serve.settings import Settings
 from serve.versions import BY, PLAIN, placed

@@ -16,8 +16,8 @@ from examples.ticket import Look, Open, Ticket
 from flotilla.core.errors import Refused
 from flotilla.core.ids import new_id
 from flotilla.views import events
-from serve.settings import read_settings
 from serve.doors import Doors
+from serve.settings import read_settings
 from tests.fleet import TestFleet
 
 KINDS = "examples.counter,examples.dedicated,examples.ticket"

@@ -22,7 +22,10 @@ ALONE = recipes.dedicated(SETTINGS, ACTOR, Resources(cpus=2.0, gpus=0.5, memory_
 
 @pytest.mark.parametrize(
     "recipe",
-    [ALONE, *(recipes.recipe(SETTINGS, r, f"{r}-0") for r in ("host", "librarian", "embedder", "controller"))],
+    [
+        ALONE,
+        *(recipes.recipe(SETTINGS, r, f"{r}-0") for r in ("host", "librarian", "embedder", "controller")),
+    ],
     ids=lambda recipe: recipe.role,
 )
 def test_a_recipe_names_a_wiring_function_and_fits_a_node(recipe: recipes.Recipe) -> None:
