@@ -18,6 +18,7 @@ from flotilla.core.reminders import Forget
 from flotilla.core.swap_facts import (
     AddVersion,
     BeginSwap,
+    DropVersion,
     Emptied,
     Judged,
     Loaded,
@@ -36,6 +37,7 @@ from flotilla.core.swap_facts import (
     SwapResumed,
     SwapWent,
     VersionAdded,
+    VersionDropped,
     Warmed,
     Worked,
 )
@@ -55,13 +57,16 @@ class Model(Steps):
                 return self._on_worked(signal)
             case AddVersion():
                 return self._on_add(signal)
+            case DropVersion():
+                return self._on_drop(signal)
             case Serve():
                 return self._on_serve(signal)
             case BeginSwap():
                 return self._on_begin(signal)
             case Show():
                 self._check_there()
-                return (Publish(plan=self.plan()), self._shown())
+                hung: Effects = (Publish(plan=self.plan()),) if signal.hang else ()
+                return (*hung, self._shown())
             case Pause() | Resume() | Promote() | RollBack():
                 return self._on_steered(signal)
             case _:
@@ -77,9 +82,31 @@ class Model(Steps):
 
     def _on_add(self, add: AddVersion) -> Effects:
         checks.check_added(add.version, self.id.name, self.versions)
+        if add.version.id in self.dropped:
+            raise Conflict(
+                f"{add.version.id} was dropped.",
+                field="name",
+                next="A name stands for one version for ever: give the new one a name of its own.",
+            )
         if add.version.id in self.versions:
             return (self._shown(),)
         return self._change(VersionAdded(version=add.version, by=add.by))
+
+    def _on_drop(self, drop: DropVersion) -> Effects:
+        self._check_there()
+        if drop.version in self.dropped:
+            return (self._shown(),)
+        version = self._find(drop.version, "version")
+        self._check_unused(version.id)
+        checks.check_dropped(version, self.versions, self.plan())
+        return self._change(VersionDropped(version=version.id, by=drop.by))
+
+    def _check_unused(self, id: str) -> None:
+        """An adapter that is swapped has no replicas of its own, and one in place none yet."""
+        if self.swap is not None and id in (self.swap.from_, self.swap.to):
+            raise Conflict(
+                f"{id} is part of the swap {self.swap.id}.", field="version", next="Wait for its end."
+            )
 
     def _on_serve(self, serve: Serve) -> Effects:
         self._check_there()
@@ -126,10 +153,13 @@ class Model(Steps):
                 next=f"Have it serve {begin.to}: there is nothing to swap.",
             )
         if self.swap is not None:
+            promoted = self.swap.stage == "promoted" and not self.swap.turned
             raise Conflict(
                 f"The swap {self.swap.id} to {self.swap.to} is under way ({self.swap.stage}).",
                 field="swap",
-                next="Wait for its end, or roll it back.",
+                next="Resume it: that retires the old version now."
+                if promoted
+                else "Wait for its end, or roll it back.",
             )
         if begin.to == self.stable:
             raise Refused(f"{begin.to} is the version that is running.", field="to")
@@ -172,10 +202,15 @@ class Model(Steps):
         return self._change(SwapPaused(swap=swap.id, by=pause.by), remind=remind)
 
     def _on_resume(self, swap: Swap, resume: Resume) -> Effects:
-        """On, from wherever it was held; from the end of a step of the canary to the next."""
+        """On, from wherever it was held; from the end of a step of the canary to the next; from a promotion
+        to the retiring of the old version."""
+        if resume.at not in (0, swap.at):
+            return (self._shown(),)  # it has gone on since, perhaps by this very message
         self._check_onward(swap)
         if swap.waits and swap.stage == "canary":
-            return self._go_on(swap, by=resume.by)
+            return self._go_on(swap, by=resume.by, reported=False)
+        if swap.stage == "promoted" and not swap.paused:
+            return self._go_on(swap, by=resume.by, reported=False, remind=(Forget(name=swap.reminder),))
         if not swap.paused:
             return (self._shown(),)
         remind = (swap.keep(),) if swap.stage == "promoted" else ()

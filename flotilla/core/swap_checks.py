@@ -11,7 +11,7 @@ from flotilla.core.errors import Conflict, LimitReached, NotFound, Refused, TooL
 from flotilla.core.ids import is_name
 from flotilla.core.policy.gate import check_gate
 from flotilla.core.swap_facts import Budgets, CanaryStep, Serve, SwapOrder
-from flotilla.core.versions import Canary, Version, check_version
+from flotilla.core.versions import Canary, Plan, Version, check_version
 
 VERSIONS_MAX = 1_000
 VERSION_BYTES_MAX = 16 * 1024
@@ -58,6 +58,22 @@ def _check_base(version: Version, known: Mapping[str, Version]) -> None:
         raise NotFound(f"There is no version {version.base}.", field="base", next="Add the base first.")
     if base.base:
         raise Refused(f"{base.id} is an adapter itself.", field="base", next=f"Use its base, {base.base}.")
+
+
+def check_dropped(version: Version, known: Mapping[str, Version], plan: Plan) -> None:
+    """Whether nobody needs `version` any more: nobody is answered by it, nothing runs it or on it."""
+    if plan.route is not None and version.id == plan.route.stable:
+        raise Refused(f"{version.id} answers.", field="version", next="Swap to another version first.")
+    if version.id in {placed.version.id for placed in plan.placed}:
+        raise Conflict(
+            f"{version.id} is loaded, for a swap or for an adapter.",
+            field="version",
+            next="Wait for the end of the swap, or swap to a version that does without it.",
+        )
+    if above := [one.id for one in known.values() if one.base == version.id]:
+        raise Conflict(
+            f"{', '.join(above)} runs on {version.id}.", field="version", next="Drop the adapters first."
+        )
 
 
 def check_served(serve: Serve, model: str) -> None:

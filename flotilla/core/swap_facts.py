@@ -138,7 +138,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SwapView(msgspec.Struct, frozen=True, kw_only=True):
-    """`verdicts` by the stage that found them (`canary 0` and so on)."""
+    """`stages` are all that it goes through, `percents` what each step of the canary answers, and `at` is the
+    `seq` of the fact that it has come to. `verdicts` by the stage that found them (`canary 0` and so on)."""
 
     id: str
     to: str
@@ -146,6 +147,9 @@ class SwapView(msgspec.Struct, frozen=True, kw_only=True):
     stage: str
     step: int = 0
     steps: int = 0
+    percents: tuple[float, ...] = ()
+    stages: tuple[str, ...] = ()
+    at: int = 0
     paused: bool = False
     waits: bool = False
     end: str = ""
@@ -180,6 +184,14 @@ class AddVersion(Message[ModelView], frozen=True, kw_only=True, tag="model.add")
     by: str = ""
 
 
+class DropVersion(Message[ModelView], frozen=True, kw_only=True, tag="model.drop"):
+    """Forgets a version that nobody needs. Its name is never used again."""
+
+    idempotent = True
+    version: str
+    by: str = ""
+
+
 class Serve(Message[ModelView], frozen=True, kw_only=True, tag="model.serve"):
     """Has the model answer with `version` if it answers with none yet; else changes nothing. Also sets how
     many replicas there are to be, and the fallbacks, where they are given."""
@@ -210,7 +222,12 @@ class Pause(Message[ModelView], frozen=True, kw_only=True, tag="model.pause"):
 
 
 class Resume(Message[ModelView], frozen=True, kw_only=True, tag="model.resume"):
+    """On from where it was held; from a step that waits, to the next; and from a promotion, to the end of the
+    old version. `at` is the `SwapView.at` that the asker saw: from anywhere else nothing changes, so that
+    one that comes twice goes on once. 0 means wherever it is."""
+
     idempotent = True
+    at: int = 0
     by: str = ""
 
 
@@ -230,12 +247,13 @@ class RollBack(Message[ModelView], frozen=True, kw_only=True, tag="model.roll_ba
 
 
 class Show(Message[ModelView], frozen=True, kw_only=True, tag="model.show"):
-    """Publishes the plan again, too."""
+    """With `hang` the plan is published again, too."""
 
     idempotent = True
+    hang: bool = False
 
 
-Messages = AddVersion | Serve | BeginSwap | Pause | Resume | Promote | RollBack | Show
+Messages = AddVersion | DropVersion | Serve | BeginSwap | Pause | Resume | Promote | RollBack | Show
 
 
 # -- signals of its own works
@@ -278,6 +296,11 @@ Worked = Loaded | Warmed | Judged | Emptied | Stuck
 
 class VersionAdded(Fact, frozen=True, kw_only=True, tag="version.added"):
     version: Version
+    by: str = ""
+
+
+class VersionDropped(Fact, frozen=True, kw_only=True, tag="version.dropped"):
+    version: str
     by: str = ""
 
 
@@ -354,6 +377,7 @@ class SwapEnded(Fact, frozen=True, kw_only=True, tag="swap.ended"):
 
 Facts = (
     VersionAdded
+    | VersionDropped
     | Served
     | SwapBegun
     | SwapWent

@@ -23,11 +23,13 @@ from flotilla.core.swap_facts import (
     SwapWent,
     Verdict,
     VersionAdded,
+    VersionDropped,
 )
 from flotilla.core.swap_state import Swap, Went
 from flotilla.core.versions import Plan, Version
 
 SWAPS_SHOWN_MAX = 20
+DROPPED_KNOWN_MAX = 1_000
 SWAPS_KNOWN_MAX = 1_000
 """So many swaps are known by their ids, so that none is begun twice."""
 
@@ -42,6 +44,7 @@ class Registry(Actor):
 
     versions: dict[str, Version] = {}
     added_by: dict[str, str] = {}
+    dropped: list[str] = []
     stable: str = ""
     sizes: swap_plan.Sizes = swap_plan.Sizes()
     fallbacks: tuple[str, ...] = ()
@@ -65,6 +68,8 @@ class Registry(Actor):
             case VersionAdded():
                 self.versions[fact.version.id] = fact.version
                 self.added_by[fact.version.id] = fact.by
+            case VersionDropped():
+                self._drop(fact.version)
             case Served():
                 self.stable = fact.version or self.stable
                 self.sizes = self.sizes.changed(fact)
@@ -76,6 +81,11 @@ class Registry(Actor):
                 self._go(self.swap, fact)
             case _:
                 assert_never(fact)
+
+    def _drop(self, id: str) -> None:
+        for known in (self.versions, self.added_by, self.scores):
+            known.pop(id, None)
+        self.dropped = [*self.dropped, id][-DROPPED_KNOWN_MAX:]
 
     def _begin(self, fact: SwapBegun) -> None:
         self.swap = Swap(id=fact.swap, to=fact.to, from_=self.stable, order=fact.order, by=fact.by)

@@ -101,11 +101,12 @@ class Steps(Registry):
         note: str = "",
         by: str = "",
         reported: bool = True,
+        remind: Sequence[Remind | Forget] = (),
     ) -> Effects:
-        """Someone who asks for it (`by`, or a reminder) has nothing to report: then work may be under way."""
-        reported = reported and not by and not swap.waits
+        """Someone who asks for it, or a reminder, has nothing to report: then work may be under way."""
         if swap.last:
-            return self._change(SwapEnded(swap=swap.id, end="done", verdict=verdict), reported=reported)
+            ended = SwapEnded(swap=swap.id, end="done", verdict=verdict, by=by)
+            return self._change(ended, remind=remind, reported=reported)
         stage, step = swap.following()
         went = SwapWent(
             swap=swap.id,
@@ -115,7 +116,8 @@ class Steps(Registry):
             note=" ".join(filter(None, (note, _left_out(swap)))),
             by=by,
         )
-        remind = (swap.keep(),) if stage == "promoted" else ()
+        if stage == "promoted":
+            remind = (*remind, swap.keep())
         return self._change(went, remind=remind, reported=reported)
 
     def _turn(

@@ -83,7 +83,7 @@ def _manning(
         clock=clock,
         log=log,
         models=models,
-        wake=lambda model: fleet.ask(ActorId(FLEET, "model", model), Show()),
+        wake=lambda model: fleet.ask(ActorId(FLEET, "model", model), Show(hang=True)),
     )
 
     async def run(_: Member) -> None:

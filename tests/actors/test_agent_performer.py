@@ -391,7 +391,7 @@ class Clerk(Agent):
 
 def residents(cluster: Cluster) -> list[Any]:
     doors: Any = SimpleNamespace(
-        knowledge=Shelf(), model=None, letters=cluster.letters, clock=cluster.clock, log=LOG
+        knowledge=Shelf(), model=None, letters=cluster.letters, clock=cluster.clock, log=LOG, bills=None
     )
     return at_home(Clerk, tools=[TOOL])(doors)
 
