@@ -26,7 +26,7 @@ soak:            ## everything dies at random under load, for MINUTES (20), from
 
 bench:           ## every benchmark, into benchmarks/out/*.json
 	@scripts/setup dev
-	@for name in sizes links messages density durable fairness reminders rebalance failover simulate retrieval turn models; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
+	@for name in sizes links messages density durable fairness reminders rebalance failover simulate retrieval turn models affinity replicas embedding swaps real_swap adapters; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
 
 screenshot:      ## the picture of the README, taken by the test of the page
 	@scripts/setup dev

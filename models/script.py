@@ -31,8 +31,9 @@ WORDS = _VOCABULARY.split()
 
 
 class ScriptSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`words` makes sentences up; `replies` gives `replies` in the order of a conversation's turns;
-    `quote` answers with the one of the prompt's sources that shares most words with the question."""
+    """`words` makes sentences up; `replies` gives `replies` in the order of a conversation's turns, with the
+    engine's name (the id of its version) where they say `{model}`; `quote` answers with the one of the
+    prompt's sources that shares most words with the question."""
 
     name: str = "scripted"
     mode: Mode = "words"
@@ -143,7 +144,8 @@ def _told(settings: ScriptSettings, prompt: Prompt, weights: str) -> str:
             return _made_up(settings, prompt, weights)
         case "replies":
             turn = sum(message.role == "assistant" for message in prompt.messages)
-            return settings.replies[turn % len(settings.replies)] if settings.replies else ""
+            reply = settings.replies[turn % len(settings.replies)] if settings.replies else ""
+            return reply.replace("{model}", settings.name)
         case "quote":
             garbled = settings.garble_share and _is_garbled(settings, prompt, weights)
             return _made_up(settings, prompt, weights) if garbled else quote(prompt)

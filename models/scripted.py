@@ -54,7 +54,7 @@ class ScriptedModel:
         self._first_tokens = FirstTokens()
         self._mishaps = random.Random(settings.seed)
         self._adapters: OrderedDict[str, str] = OrderedDict()
-        self._name, self._weights = settings.name, Path(folder).name
+        self._weights = Path(folder).name
         self._running = 0
         self._closed = False
 
@@ -63,7 +63,7 @@ class ScriptedModel:
 
     @property
     def name(self) -> str:
-        return self._name
+        return self._settings.name
 
     @property
     def unfinished(self) -> int:
@@ -169,7 +169,7 @@ class ScriptedModel:
     async def reload(self, folder: str, name: str) -> None:
         """See `Engine`. A folder of another name has other words."""
         _check(folder, "source")
-        self._name, self._weights = name, Path(folder).name
+        self._settings, self._weights = msgspec.structs.replace(self._settings, name=name), Path(folder).name
         self._cache.forget()
 
     async def ping(self) -> None:

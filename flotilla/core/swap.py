@@ -190,6 +190,8 @@ class Model(Steps):
         promoted, wanted = last.end == "done", isinstance(signal, Promote)
         if isinstance(signal, Promote | RollBack) and promoted == wanted:
             return (self._shown(),)
+        if isinstance(signal, Resume) and promoted and 0 < signal.at < last.at:
+            return (self._shown(),)
         raise Conflict(
             f"The swap {last.id} has ended ({last.end}).", next="Begin another one; both versions are known."
         )

@@ -310,6 +310,13 @@ async def test_other_weights_have_other_words(tmp_path: Path) -> None:
     assert (missing.value.field, model.name) == ("source", "talker@1")
 
 
+async def test_replies_name_the_version_that_makes_them() -> None:
+    model = await scripted(mode="replies", replies=["I am {model}."])
+    assert await say(model, ask()) == "I am talker@1."
+    await model.reload("", "talker@2")
+    assert await say(model, ask()) == "I am talker@2."
+
+
 # -- load, prefill, capacity
 
 

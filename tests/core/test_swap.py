@@ -13,6 +13,7 @@ from flotilla.core.swap_facts import (
     BeginSwap,
     CanaryStep,
     Do,
+    DropVersion,
     GateSet,
     Judge,
     Judged,
@@ -25,6 +26,7 @@ from flotilla.core.swap_facts import (
     Show,
     SwapOrder,
     SwapTurned,
+    VersionDropped,
 )
 from flotilla.core.versions import Canary, Version
 from tests.swaps import FULL, GATE, ME, STAGES, STEPS, World, check, stuck, verdict, version, well
@@ -131,10 +133,117 @@ def test_what_can_not_be_served(serve: Serve, error: type[FlotillaError], field:
     assert refused(World().known(), serve, error).field == field
 
 
-def test_show_publishes_again() -> None:
+def test_show_publishes_again_only_when_it_is_told_to() -> None:
     world = World().known()
-    effects = world.feed(Show())
-    assert [type(effect) for effect in effects] == [Publish, Answer]
+    assert [type(effect) for effect in world.feed(Show())] == [Answer]
+    assert [type(effect) for effect in world.feed(Show(hang=True))] == [Publish, Answer]
+
+
+# -- dropping
+
+
+def test_a_version_that_nobody_needs_is_dropped_and_its_name_is_never_used_again() -> None:
+    world = World().known("1", "2", "3")
+    for _ in range(2):  # the second one is the first, sent again
+        world.feed(DropVersion(version="m@3", by="ann"))
+        assert set(world.view.versions) == set(world.view.added_by) == {"m@1", "m@2"}
+    assert [fact.by for fact in world.facts if isinstance(fact, VersionDropped)] == ["ann"]
+    assert refused(world, AddVersion(version=version("3")), Conflict).field == "name"
+    refused(world, BeginSwap(swap="s", to="m@3"), NotFound)
+    refused(world, DropVersion(version="m@9"), NotFound)
+    check(world)
+
+
+def test_an_adapter_goes_before_its_base() -> None:
+    world = World().known("1", "2")
+    world.feed(AddVersion(version=version("tone", base="m@2", adapter="/a")))
+    assert "m@tone" in refused(world, DropVersion(version="m@2"), Conflict).detail
+    world.feed(DropVersion(version="m@tone"))
+    world.feed(DropVersion(version="m@2"))
+    assert set(world.view.versions) == {"m@1"}
+
+
+def test_an_adapter_that_could_be_asked_for_leaves_the_plan() -> None:
+    world = World().known("1", "2")
+    world.feed(AddVersion(version=version("tone", base="m@1", adapter="/a")))
+    assert "m@tone" in world.board.versions
+    world.feed(DropVersion(version="m@tone"))
+    assert "m@tone" not in world.board.versions
+    check(world)
+
+
+@pytest.mark.parametrize("order", [FULL, IN_PLACE])
+def test_what_is_used_is_not_dropped(order: SwapOrder) -> None:
+    world = World().known("1", "2").begin(order)
+    while world.model.swap is not None:
+        for id in ("m@1", "m@2"):
+            refused(world, DropVersion(version=id), Conflict if id != world.model.stable else FlotillaError)
+        assert world.step()
+    refused(world, DropVersion(version="m@2"), Refused)
+    world.feed(DropVersion(version="m@1"))
+    assert world.view.swaps[0].from_ == "m@1", "what there was is still told of"
+    check(world)
+
+
+def test_the_base_of_an_adapter_that_answers_is_not_dropped() -> None:
+    world = World()
+    world.feed(AddVersion(version=version("1")))
+    world.feed(AddVersion(version=version("tone", base="m@1", adapter="/a")))
+    world.feed(Serve(version="m@tone"))
+    refused(world, DropVersion(version="m@1"), Conflict)
+
+
+# -- going on, once
+
+
+def test_a_promotion_is_resumed_to_retire_the_old_version_now() -> None:
+    for watched in (True, False):
+        world = World().known().begin().until("promoted")
+        if not watched:
+            world.step()
+        assert "Resume" in refused(world, BeginSwap(swap="s-2", to="m@1"), Conflict).next
+        world.feed(Resume(by="bob"))
+        check(world)
+        assert world.running is not None and world.running.stage == "retiring" and not world.reminders
+        assert world.placed() == {"m@1", "m@2"}, "somebody may still be answered by the old one"
+        world.finish()
+        assert world.ends() == ["done"] and world.placed() == {"m@2"}
+        world.begin(to="m@1", swap="s-2")
+
+
+def test_a_promotion_in_place_is_resumed_to_its_end() -> None:
+    world = World().known().begin(IN_PLACE).until("promoted")
+    at = world.view.swap.at
+    for _ in range(2):
+        world.feed(Resume(at=at, by="bob"))
+        assert world.ends() == ["done"]
+    refused(world, Resume(), Conflict)
+    check(world)
+
+
+def test_a_resume_that_comes_twice_goes_on_once() -> None:
+    world = World().known().begin(MANUAL).until("canary")
+    world.report(well(world.running))
+    at = world.view.swap.at
+    assert world.view.swap.waits and world.view.swap.percents == (5, 50)
+    world.feed(Resume(at=at))
+    assert world.view.swap.step == 1
+    world.report(well(world.running))  # held for 0 s: it waits again before the second one comes
+    assert world.view.swap.waits and world.feed(Resume(at=at)) and world.view.swap.step == 1
+    world.feed(Promote())
+    world.feed(Resume(at=at))
+    assert world.view.swap.stage == "promoted"
+    check(world)
+
+
+def test_a_pause_between_is_not_undone_by_an_old_resume() -> None:
+    world = World().known().begin().until("canary")
+    world.feed(Pause())
+    at = world.view.swap.at
+    world.feed(Resume(at=at))
+    world.feed(Pause())
+    world.feed(Resume(at=at))
+    assert world.view.swap.paused
 
 
 # -- a swap that goes well

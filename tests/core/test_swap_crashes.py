@@ -14,6 +14,7 @@ from flotilla.core.errors import FlotillaError
 from flotilla.core.swap_facts import (
     AddVersion,
     BeginSwap,
+    DropVersion,
     Judged,
     Pause,
     Promote,
@@ -137,6 +138,9 @@ MESSAGES = [
     Promote(),
     RollBack(),
     Show(),
+    Show(hang=True),
+    DropVersion(version="m@1"),
+    DropVersion(version="m@3"),
     Serve(least=2, most=3),
     Serve(least=1),
     AddVersion(version=version("3")),
