@@ -32,7 +32,7 @@ _spawned: set[asyncio.Task[None]] = set()
 
 class Doorways(msgspec.Struct, kw_only=True):
     """`board`, `tallies` and `replicas` are what the actors of the models need; a host without models has
-    none."""
+    none. `judges` are the modules of an operator's own judges."""
 
     knowledge: Knowledge
     model: ModelDoor
@@ -44,6 +44,7 @@ class Doorways(msgspec.Struct, kw_only=True):
     tallies: TallyBoard | None = None
     replicas: Any = None
     bills: Bills | None = None
+    judges: Sequence[str] = ()
     limits: Limits = LIMITS
     may_show: Callable[[], bool] = lambda: True
     spawn: Callable[[Coroutine[Any, Any, None]], None] = _spawn

@@ -22,6 +22,7 @@ from actors.lease import Lease
 from actors.mailbox import Envelope
 from actors.runqueue import RunQueue
 from actors.runtime import Runtime
+from actors.serving.standing import Stands
 from actors.tickets import Promise, Stream, Ticket
 from flotilla.core.calls import Call
 from flotilla.core.effects import Due, Message
@@ -49,6 +50,7 @@ class Host:
         self.only = only
         self.active: dict[ActorId, Activation] = {}
         self.alarm: Alarm | None = None  # for those who look at the host
+        self.models: Stands | None = None  # the same
         self._spawned: set[asyncio.Task[None]] = set()
         runtime.fleet.settle_here(self)
 

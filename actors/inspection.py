@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from actors import frames
+from actors.serving.standing import Standing
 from actors.timing import Histogram
 from flotilla.core.effects import Due
 from flotilla.core.errors import NotFound, Refused, UnknownActor
@@ -55,7 +56,8 @@ class KindStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host counts. `ready`: actors that have something to do right now."""
+    """What a host counts. `ready`: actors that have something to do right now; `models`: its way to the
+    models, if it has one."""
 
     host: str
     version: str
@@ -66,6 +68,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     tells_lost: int
     alarm: AlarmStatus | None
     kinds: dict[str, KindStatus]
+    models: Standing | None = None
 
 
 class _Tagged(msgspec.Struct):
@@ -124,6 +127,7 @@ def status(host: Host) -> Status:
         tells_lost=fleet.tells_lost,
         alarm=alarm and AlarmStatus(alarm.lag_s, alarm.failing, alarm.delivered),
         kinds={resident.kind.name: _kind(resident) for resident in host.runtime.kinds},
+        models=host.models() if host.models else None,
     )
 
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from actors.listener import Asked, Handler, Listener, Reply
-from actors.wire import Frames, Op, check_size
+from actors.wire import Frames, Op, check_size, items_of
 from flotilla.core.errors import FlotillaError, Overloaded, Problem, Unavailable, error_of
 from flotilla.core.limits import LIMITS
 
@@ -42,10 +42,6 @@ class _Call:
         self.arrived = asyncio.Event()
         self.ended = False
         self.error: FlotillaError | None = None
-
-    def put(self, item: bytes) -> None:
-        self.items.append(item)
-        self.arrived.set()
 
     def end(self, error: FlotillaError | None = None) -> None:
         self.ended, self.error = True, error
@@ -173,16 +169,32 @@ class Link(Frames):
                 asked[0].set_result(body)
         elif op is Op.ERROR:
             self._on_error(stream, body)
+        elif op is Op.ITEMS:
+            self._on_items(stream, body)
         elif call := self._calls.get(stream):  # else it was cancelled here with items on the way
             self._on_item(op, call, body)
 
     def _on_item(self, op: Op, call: _Call, body: bytes) -> None:
         if op is Op.ITEM:
-            call.put(body)
-            if len(call.items) > LIMITS.link_window_items:
-                self.abort()  # it sends what it has no credit for
+            self._put(call, body)
         elif op is Op.END:
             call.end()
+
+    def _on_items(self, count: int, body: bytes) -> None:
+        try:
+            items = items_of(count, body)
+        except ValueError:
+            return self.abort()
+        for stream, item in items:
+            if call := self._calls.get(stream):
+                self._put(call, item)
+        return None
+
+    def _put(self, call: _Call, item: bytes) -> None:
+        call.items.append(item)
+        call.arrived.set()
+        if len(call.items) > LIMITS.link_window_items:
+            self.abort()  # it sends what it has no credit for
 
     def _on_error(self, stream: int, body: bytes) -> None:
         try:

@@ -58,11 +58,10 @@ class _Work:
         self.credit += items
         self.more.set()
 
-    async def spend(self) -> None:
+    async def granted(self) -> None:
         while self.credit == 0:
             self.more.clear()
             await self.more.wait()
-        self.credit -= 1
 
 
 class _Answering(Frames):
@@ -182,9 +181,12 @@ class _Answering(Frames):
             async with contextlib.aclosing(self._handler(_text(method), payload)) as items:
                 async for item in items:
                     check_size(item)
-                    await work.spend()
-                    await self.writable()
-                    self.send(Op.ITEM, stream, item)
+                    if work.credit == 0:
+                        await work.granted()
+                    work.credit -= 1
+                    if self._full:
+                        await self.writable()
+                    self.send_item(stream, item)
             self.send(Op.END, stream)
         except FlotillaError as error:
             self.send(Op.ERROR, stream, _problem(error))

@@ -8,6 +8,7 @@ follow from it, also when they answer to a signal of the actor's own work.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -16,12 +17,15 @@ from actors.mailbox import Envelope
 from flotilla.core.calls import Call
 from flotilla.core.effects import Ask, Message, Record, Work
 from flotilla.core.errors import FlotillaError
-from flotilla.core.tracing import About, Opened
+from flotilla.core.generation import Finished
+from flotilla.core.tracing import About, Opened, gen_ai
 
 if TYPE_CHECKING:
     from actors.activation import Activation
 
 T = TypeVar("T")
+
+_working: ContextVar[Opened | None] = ContextVar("working", default=None)
 
 
 def handled(at: Activation, envelope: Envelope, now: float) -> None:
@@ -61,7 +65,20 @@ def told(envelope: Envelope) -> Call:
 def worked(
     at: Activation, envelope: Envelope, effect: Work, work: Coroutine[Any, Any, None]
 ) -> Coroutine[Any, Any, None]:
-    return _spanned(_open(at, _inside(envelope), f"work {type(effect).__name__}", {}), work)
+    return _noting(_open(at, _inside(envelope), f"work {type(effect).__name__}", {}), work)
+
+
+async def _noting(span: Opened | None, work: Awaitable[None]) -> None:
+    """Whoever does the work may say more of it."""
+    _working.set(span)  # of this task alone
+    await _spanned(span, work)
+
+
+def generated(wanted: str, end: Finished) -> None:
+    """The work that is being done here made a reply: under the names that OpenTelemetry has for generative
+    AI, times in seconds. Nothing if it isn't traced."""
+    if span := _working.get():
+        span.note(gen_ai(wanted, end))
 
 
 def _open(at: Activation, parent: str, name: str, about: dict[str, About]) -> Opened | None:

@@ -18,6 +18,10 @@ _HEADER_BYTES = _HEADER.size
 HELLO_BYTES_MAX = 1024
 # More than that leaves at once, and does not wait for the turn of the loop to end.
 _GATHERED_BYTES_MAX = 256 * 1024
+# Small items that are sent in one turn of the loop share a frame: a step of an engine makes one for each of
+# its streams, and cutting and handing on a frame costs more than most of them (docs/decisions/0020).
+_ITEMS_MAX = 256
+_SHARED_BYTES_MAX = 4096
 
 
 class Op(IntEnum):
@@ -31,8 +35,11 @@ class Op(IntEnum):
     ASK = 7  # one frame there, one ANSWER or ERROR back
     ANSWER = 8
     TELL = 9  # nothing comes back
+    ITEMS = 10  # several in one frame; how many is in the place of the stream
 
 
+# In front of the items of a frame: the streams of all, then the lengths of all.
+_INDEXES = [struct.Struct(f">{count}Q{count}I") for count in range(_ITEMS_MAX + 1)]
 _OPS = tuple(Op)  # looked up by number: `Op(number)` takes as long as the rest of cutting a frame
 
 
@@ -40,6 +47,20 @@ def check_size(body: bytes) -> None:
     """Raises `TooLarge` for what no frame can carry, before it costs the link and all its calls."""
     if len(body) > LIMITS.link_frame_bytes_max:
         raise TooLarge(f"{len(body)} bytes don't fit a link's frame of {LIMITS.link_frame_bytes_max}.")
+
+
+def items_of(count: int, body: bytes) -> list[tuple[int, bytes]]:
+    """The streams and the items of an `ITEMS` frame. Raises `ValueError` if it is none."""
+    if count > _ITEMS_MAX or len(body) < _INDEXES[count].size:
+        raise ValueError(f"{len(body)} bytes can't be {count} items.")
+    index, at = _INDEXES[count].unpack_from(body), _INDEXES[count].size
+    found: list[tuple[int, bytes]] = []
+    for stream, length in zip(index[:count], index[count:], strict=True):
+        found.append((stream, body[at : at + length]))
+        at += length
+    if at != len(body):
+        raise ValueError(f"{count} items of {at} bytes are not {len(body)}.")
+    return found
 
 
 class Frames(asyncio.Protocol):
@@ -56,6 +77,8 @@ class Frames(asyncio.Protocol):
         self._reading = True
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._streams: list[int] = []  # of the items that are to share the next frame
+        self._items: list[bytes] = []
         self._full = False  # the transport holds more than its high-water mark
         self._writable = asyncio.Event()
         self._writable.set()
@@ -145,14 +168,44 @@ class Frames(asyncio.Protocol):
             await self._writable.wait()
 
     def send(self, op: Op, stream: int, body: bytes = b"") -> None:
-        if not self._out:
+        if self._items:
+            self._share()  # before it, as they were sent before it
+        elif not self._out:
             self._loop.call_soon(self._flush)
         self._out += (_HEADER.pack(len(body), op, stream), body)
         self._out_bytes += _HEADER_BYTES + len(body)
         if self._out_bytes > _GATHERED_BYTES_MAX:
             self._flush()
 
+    def send_item(self, stream: int, body: bytes) -> None:
+        """In a frame with the items that are sent right after it."""
+        if len(body) > _SHARED_BYTES_MAX:
+            return self.send(Op.ITEM, stream, body)
+        if not self._out and not self._items:
+            self._loop.call_soon(self._flush)
+        self._streams.append(stream)
+        self._items.append(body)
+        self._out_bytes += _HEADER_BYTES + len(body)
+        if self._out_bytes > _GATHERED_BYTES_MAX:
+            self._flush()
+        elif len(self._items) == _ITEMS_MAX:
+            self._share()
+        return None
+
+    def _share(self) -> None:
+        """Closes the frame that items are gathered for."""
+        streams, self._streams = self._streams, []
+        items, self._items = self._items, []
+        if len(items) == 1:
+            self._out += (_HEADER.pack(len(items[0]), Op.ITEM, streams[0]), items[0])
+            return
+        index = _INDEXES[len(items)].pack(*streams, *map(len, items))
+        length = len(index) + sum(map(len, items))
+        self._out += (_HEADER.pack(length, Op.ITEMS, len(items)), index, *items)
+
     def _flush(self) -> None:
+        if self._items:
+            self._share()
         out, self._out, self._out_bytes = self._out, [], 0
         if out and self._transport is not None and not self.lost:
             self._transport.write(b"".join(out))

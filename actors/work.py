@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
+from actors import tracing
 from actors.serving.going_on import going_on
 from actors.stopwatch import Stopwatch
 from flotilla.core import signals
@@ -88,6 +89,7 @@ class Work:
         watch.first = watch.first or self.clock.monotonic()
         if isinstance(part, Finished):
             watch.finished(part)
+            tracing.generated(effect.prompt.model, part)
             return signals.Generated(turn=effect.turn, run=effect.run, usage=part.usage, model=part.model)
         return signals.Streamed(turn=effect.turn, run=effect.run, text=part.text)
 

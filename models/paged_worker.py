@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-EXTENSION = "models.paged_worker.Reloading"
+EXTENSION = "models.paged_sparing.Extension"
 RELOAD = "flotilla_reload"
 
 

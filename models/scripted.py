@@ -113,7 +113,7 @@ class ScriptedModel:
         finally:
             pace.end()
         if self._settings.prefill_tokens_per_s:
-            self._cache.hold(prompt.adapter, _answered(prompt, reply))
+            self._cache.hold(_scope(prompt), _answered(prompt, reply))
         total_s = self._clock.monotonic() - arrived
         yield reply.finished(
             first_token_s=first_s if played else total_s, total_s=total_s, cached_tokens=cached
@@ -127,9 +127,9 @@ class ScriptedModel:
     async def _read(self, prompt: Prompt) -> int:
         """Waits until the prompt has been read; how many of its tokens were in the cache."""
         messages = _messages(prompt)
-        cached = self._cache.cached(prompt.adapter, messages)
+        cached = self._cache.cached(_scope(prompt), messages)
         await self._prefill.read(sum(message.tokens for message in messages) - cached)
-        self._cache.hold(prompt.adapter, messages)
+        self._cache.hold(_scope(prompt), messages)
         return cached
 
     def _pace(self) -> Pace:
@@ -190,6 +190,11 @@ def _check(folder: str, field: str) -> None:
 def _piece(tokens: Sequence[str], played: int, due: int, alternatives: int | None) -> Piece:
     new = tokens[played:due]
     return Piece(text="".join(new), tokens=due - played, logprobs=logprobs_of(new, played, alternatives))
+
+
+def _scope(prompt: Prompt) -> str:
+    """Prefixes are shared within a tenant and an adapter, never across, as vLLM's are."""
+    return f"{prompt.origin.tenant}\0{prompt.adapter}"
 
 
 def _messages(prompt: Prompt) -> list[Read]:

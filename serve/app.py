@@ -14,6 +14,7 @@ from serve.limiter import BodyLimit
 from serve.routes import (
     actors,
     customers,
+    embedder,
     evaluations,
     health,
     knowledge,
@@ -43,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (
         sessions,
         live,
+        embedder,
         knowledge,
         customers,
         actors,

@@ -20,6 +20,8 @@ from flotilla.core.swap_facts import GateSet, SwapOrder
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+DEPTH_MAX = 64
+
 _WHERE = re.compile(r" - at `\$\.?(.*)`$")
 _INDEX = re.compile(r"\[(\d+)\]")
 
@@ -51,6 +53,12 @@ class SteerBody(Body, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ResumeBody(Body, frozen=True, kw_only=True):
+    """`at` is where the swap was when the asker saw it; 0 for wherever it is."""
+
+    at: int = 0
+
+
 class EvaluationBody(Body, frozen=True, kw_only=True):
     """`against` is the version to compare with; "" for none."""
 
@@ -67,11 +75,19 @@ async def read(request: Request, type: type[T]) -> T:
 def decoded(content: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(content or b"{}", type=dict[str, Any])
+    except RecursionError:
+        raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refused("The body is no JSON object.", field="body", next="Send a JSON object.") from None
 
 
+def _too_deep() -> Refused:
+    return Refused("The body is nested too deeply.", field="body", next="Send a flatter one.")
+
+
 def checked(raw: dict[str, Any], type: type[T]) -> T:
+    if path := next(_unsendable(raw, ""), None):
+        raise Refused(f"`{path}` has more than 64 bits.", field=path, next="Send a smaller number.")
     try:
         value = msgspec.convert(raw, type, strict=True)
     except msgspec.ValidationError as error:
@@ -81,6 +97,22 @@ def checked(raw: dict[str, Any], type: type[T]) -> T:
     if len(by := getattr(value, "by", "")) > PERSON_CHARACTERS_MAX:
         raise Refused(f"`by` has {len(by)} characters.", field="by", next="Send a name.")
     return value
+
+
+def _unsendable(raw: Any, path: str, depth: int = 0) -> Iterator[str]:
+    """Paths of whole numbers that JSON has and no frame and no column takes. What is nested too deeply is
+    refused: recorded, it might not be read again."""
+    if depth > DEPTH_MAX:
+        raise _too_deep()
+    match raw:
+        case int() if not -(2**63) <= raw < 2**63:
+            yield path
+        case dict() | list():
+            each = raw.items() if isinstance(raw, dict) else enumerate(raw)
+            for name, value in each:
+                yield from _unsendable(value, f"{path}.{name}" if path else str(name), depth + 1)
+        case _:
+            return
 
 
 def _misfit(said: str) -> Refused:

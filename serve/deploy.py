@@ -18,7 +18,7 @@ from actors.cluster import Recipe
 from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.core.versions import Placed, Plans, replica_name
 from flotilla.stores import valkey
-from flotilla.stores.postgres import migrate
+from flotilla.stores.postgres import migrate, open_journal
 from flotilla.stores.valkey_boards import ValkeyPlanBoard
 from models.sources import fetch
 from serve import gateway
@@ -42,10 +42,13 @@ def recipes(settings: Settings, gpus: float, plans: Plans) -> list[Recipe]:
 
 def _replicas(settings: Settings, default: Placed, plans: Plans) -> list[Recipe]:
     """Those of the default version, under the names that the controller gives; they are its own from then
-    on. None if another version has been promoted since: the controller starts that."""
+    on. None if another version has been promoted since: the controller starts that. One that is known under
+    the name stays what it was, whatever the settings say by now."""
     plan = plans.get(default.version.model)
     if plan and plan.route and plan.route.stable != default.version.id:
         return []
+    known = plan and plan.versions.get(default.version.id)
+    default = msgspec.structs.replace(default, version=known or default.version)
     names = [replica_name(default.version.id, n) for n in range(settings.models)]
     return [replica(settings, name, default) for name in names]
 
@@ -85,6 +88,7 @@ async def _fetch(settings: Settings) -> None:
 
 async def _prepare_stores(settings: Settings) -> Plans:
     await migrate(settings.database_url)
+    await (await open_journal(settings.database_url, secret=settings.secret)).close()  # that it can be
     client = valkey.connect(settings.redis_url)
     try:
         await valkey.ValkeyDirectory(client).ping()
@@ -99,8 +103,9 @@ async def _prepare_stores(settings: Settings) -> Plans:
         await client.aclose()
 
 
-def _say(step: str, state: str, detail: str = "") -> None:
-    print(msgspec.json.encode({"step": step, "state": state, "detail": detail}).decode(), flush=True)  # noqa: T201
+def _say(step: str, state: str, detail: str = "", field: str = "") -> None:
+    said = {"step": step, "state": state, "detail": detail, "field": field}
+    print(msgspec.json.encode(said).decode(), flush=True)  # noqa: T201
 
 
 def main() -> None:
@@ -115,7 +120,7 @@ def main() -> None:
         deploy(settings)
     except FlotillaError as error:
         detail = f"{error.field}: {error}" if error.field else str(error)
-        _say("deploy", "failed", detail)
+        _say("deploy", "failed", detail, error.field or "")
         sys.exit(1)
 
 

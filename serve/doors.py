@@ -6,13 +6,13 @@ import asyncio
 
 from starlette.requests import HTTPConnection
 
-from actors.doors import RemoteKnowledge
 from actors.fleet import Fleet
 from actors.link import Links
 from actors.overview import Overview
 from actors.serving.allowances import Allowances
 from actors.serving.charging import Charging
-from actors.serving.librarian import LibrarianEmbedder
+from actors.serving.gauging import Tallied
+from actors.serving.librarian import LibrarianEmbedder, RemoteLibrarian
 from flotilla.core.clock import SystemClock
 from flotilla.core.ports import Letters, UsageLedger
 from flotilla.stores import valkey
@@ -39,11 +39,12 @@ class Doors:
         self.pins = valkey.ValkeyPins(client)
         self.roster = roster_of(settings, self.directory, self.pins, self.clock, self.log)
         self.fleet = Fleet(self.links, self.roster, self.clock, self.log)
-        self.knowledge = RemoteKnowledge(self.links, self.roster)
+        self.knowledge = RemoteLibrarian(self.links, self.roster)
         serving = self.serving = Serving(
             settings, client, self.links, roster=self.roster, clock=self.clock, log=self.log
         )
         self.model, self.board, self.tallies = serving.models, serving.board, serving.tallies
+        self.tallied = Tallied(serving.tallies, self.log)
         self.embedder = LibrarianEmbedder(self.links, self.roster)
         self.allowances = Allowances(self.ledger, self.clock, self.log, default=settings.allowance)
         self.charging = Charging(self.ledger, self.clock, self.log, heard=self.allowances.heard)

@@ -31,9 +31,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `keys` maps the SHA-256 of an API key (hex) to whose it is. `trace_share` of the turns are traced, if
     `traces` is not "none"; spans go to files, or to `otlp_endpoint` if there is one. `kinds` names modules
-    with kinds of actors of your own; `embedders` is how many processes embed, 0 for the librarian's own;
-    `reranker` is a folder with a cross-encoder's weights; past `host_memory_bytes` a host passivates the idle sooner.
-    `allowance` bounds the tokens that each tenant may use through the OpenAI endpoint.
+    with kinds of actors of your own, `judges` those with judges of answers; `embedders` is how many
+    processes embed, 0 for the librarian's own; `reranker` is a folder with a cross-encoder's weights; past
+    `host_memory_bytes` a host passivates the idle sooner. `allowance` bounds the tokens that each tenant may
+    use through the OpenAI endpoint.
     """
 
     home: str
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trace_share: float = 0.01
     otlp_endpoint: str = ""
     kinds: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
     host_memory_bytes: int = 0
     allowance: Allowance = Allowance()
     ha_proxy: bool = True
@@ -112,6 +114,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         trace_share=_share(environ, "FLOTILLA_TRACE_SHARE", 0.01),
         otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
         kinds=tuple(filter(None, environ.get("FLOTILLA_KINDS", EXAMPLES).split(","))),
+        judges=tuple(filter(None, environ.get("FLOTILLA_JUDGES", "").split(","))),
         allowance=Allowance(
             tokens_per_day=_number(environ, "FLOTILLA_TOKENS_PER_DAY", 0),
             tokens_per_month=_number(environ, "FLOTILLA_TOKENS_PER_MONTH", 0),

@@ -36,7 +36,7 @@ async def live(
     `visitor` without what is not for the customer."""
     async with aclosing(doors.fleet.follow(actor, after, offset)) as frames:
         async for frame in frames:
-            type = events.open_envelope(frame.json).type if frame.offset is None else "reply.delta"
+            type = events.type_of(frame)
             if visitor and type in events.NOT_FOR_VISITORS:
                 continue
             yield frame

@@ -22,6 +22,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--trace", action="store_true", help="one line for each thing that happens")
     parser.add_argument("--schedules", type=int, default=1, metavar="N", help="so many, on all cores")
     parser.add_argument("--planted", default="", choices=BUGS, metavar="BUG", help=", ".join(BUGS))
+    parser.add_argument("--models", action="store_true", default=None, help="only worlds with models")
     parser.add_argument("--digest", action="store_true", help="print what all traces together hash to")
     parser.add_argument("--processes", type=int, default=None, metavar="N", help="cores to use; all")
     return parser
@@ -34,12 +35,13 @@ def same_hashes() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]])
 
 
-def command(seed: int, planted: str = "") -> str:
-    return f"flotilla simulate --seed {seed} --trace" + (f" --planted {planted}" if planted else "")
+def command(seed: int, planted: str = "", models: bool | None = None) -> str:
+    more = (f" --planted {planted}" if planted else "") + " --models" * bool(models)
+    return f"flotilla simulate --seed {seed} --trace{more}"
 
 
 def play(options: argparse.Namespace) -> int:
-    outcome = run(options.seed, tracing=options.trace, planted=options.planted)
+    outcome = run(options.seed, tracing=options.trace, planted=options.planted, models=options.models)
     for line in outcome.trace:
         print(line)
     print(
@@ -51,10 +53,14 @@ def play(options: argparse.Namespace) -> int:
     return bool(outcome.violations)
 
 
+def _played(seed: int, options: argparse.Namespace) -> Outcome:
+    return run(seed, tracing=True, planted=options.planted, models=options.models)
+
+
 def play_for_digest(options: argparse.Namespace) -> int:
     hashed = hashlib.sha256()
     for seed in range(options.seed, options.seed + options.schedules):
-        hashed.update("\n".join(run(seed, tracing=True, planted=options.planted).trace).encode())
+        hashed.update("\n".join(_played(seed, options).trace).encode())
     print(hashed.hexdigest())
     return 0
 
@@ -63,7 +69,8 @@ def play_many(options: argparse.Namespace) -> int:
     seeds = range(options.seed, options.seed + options.schedules)
     failed: list[Outcome] = []
     began = told = time.monotonic()
-    for done, outcome in enumerate(outcomes(seeds, planted=options.planted, processes=options.processes), 1):
+    played = outcomes(seeds, planted=options.planted, models=options.models, processes=options.processes)
+    for done, outcome in enumerate(played, 1):
         if outcome.violations:
             failed.append(outcome)
         if time.monotonic() - told > PROGRESS_EVERY_S:
@@ -72,7 +79,7 @@ def play_many(options: argparse.Namespace) -> int:
     print(f"{len(seeds)} schedules in {time.monotonic() - began:.0f} s, {len(failed)} failed")
     for outcome in sorted(failed, key=lambda outcome: outcome.seed)[:SHOWN_MAX]:
         print(f"seed {outcome.seed}: {outcome.violations[0]}")
-        print(f"  {command(outcome.seed, options.planted)}")
+        print(f"  {command(outcome.seed, options.planted, options.models)}")
     return bool(failed)
 
 

@@ -94,13 +94,15 @@ def passing(error: FlotillaError) -> bool:
 
 
 class Customer(Client):
+    pauses_s = (0.0, 0.05, 0.4)
+
     async def run(self, session: ActorId, messages: int) -> None:
         await self.ask(session, signals.Open(agent="bank", customer=self.name))
         for number in range(messages):
             await self._say(session, number)
             if self.chance.random() < 0.3:
                 await self._interrupt(session)
-            await self.pause(self.chance.choice((0.0, 0.05, 0.4)))
+            await self.pause(self.chance.choice(self.pauses_s))
 
     async def _say(self, session: ActorId, number: int) -> None:
         first = self._post(number)

@@ -14,18 +14,20 @@ from simulation.run import Outcome, run
 SEEDS_PER_TASK = 20
 
 
-def outcomes(seeds: Iterable[int], *, planted: str = "", processes: int | None = None) -> Iterator[Outcome]:
+def outcomes(
+    seeds: Iterable[int], *, planted: str = "", models: bool | None = None, processes: int | None = None
+) -> Iterator[Outcome]:
     """As they come, in no order."""
-    work: Callable[[int], Outcome] = partial(run, planted=planted)
+    work: Callable[[int], Outcome] = partial(run, planted=planted, models=models)
     with get_context("fork").Pool(processes or os.cpu_count() or 1, gc.freeze) as pool:
         yield from pool.imap_unordered(work, seeds, SEEDS_PER_TASK)
 
 
 def first_catch(bug: str, seeds: Iterable[int] = range(SEEDS_MAX)) -> Outcome | None:
     """The first schedule in which the checker sees what was planted, and sees nothing of the kind without."""
-    rules = BUGS[bug].rules
+    rules, models = BUGS[bug].rules, BUGS[bug].models
     for seed in seeds:
         outcome = run(seed, planted=bug)
-        if rules & set(outcome.rules) and not rules & set(run(seed).rules):
+        if rules & set(outcome.rules) and not rules & set(run(seed, models=models).rules):
             return outcome
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,24 +28,24 @@ from flotilla.core.knowledge import Hit, Passage
 from flotilla.core.limits import Limits
 from flotilla.core.members import Member
 from flotilla.core.session import Session
+from flotilla.core.swap import Model
+from flotilla.core.versions import Plan
 from models.scripted import ScriptedModel, ScriptSettings
+from simulation.boards import SeenBoard
 from simulation.clock import SimClock
 from simulation.edge import Edge, codecs_of
 from simulation.kinds import Bell, Cashier, Paying, Till
 from simulation.loop import SimLoop
 from simulation.process import Process
+from simulation.serving import Serving
 from simulation.stores import Store
+from simulation.versions import FACTS, REPLIES
+from simulation.writers import Writer
 
 TOKEN = "t"
 ALARM_S = 0.5
 LIMITS = Limits(recover_every_s=1.0)
-CODECS = codecs_of([Session, Till, Cashier, Bell])
-FACTS = "The Silver card has a fee of 10 € a year. Naïve 日本語 👩‍👩‍👧 words. A branch opens at nine."
-REPLIES = (
-    "The Silver card has a fee of 10 € a year.",
-    "Naïve 日本語 👩‍👩‍👧 words. A branch opens",
-    "A branch opens at nine.",
-)
+CODECS = codecs_of([Session, Till, Cashier, Bell, Model, Writer])
 SCRIPT = ScriptSettings(mode="replies", replies=REPLIES, first_token_s=0.02, token_s=0.01, tick_s=0.005)
 
 
@@ -66,21 +67,32 @@ class Stores(msgspec.Struct):
     directory: Store
     pins: Store
     bank: Store
+    boards: Store | None = None  # where there are models
+    crew: Store | None = None
 
     def all(self) -> list[Store]:
-        return [self.journal, self.letters, self.hot_log, self.directory, self.pins, self.bank]
+        there = (self.journal, self.letters, self.hot_log, self.directory, self.pins, self.bank)
+        return [*there, *(store for store in (self.boards, self.crew) if store)]
 
 
 class Ground(msgspec.Struct, frozen=True):
     """What a process stands on."""
 
     name: str
+    life: str
     loop: SimLoop
     process: Process
     stores: Stores
     log: Any
     chance: random.Random
     rings: bool  # whether there are reminders in this world
+    saw: Callable[[str, Plan], None]  # hears of the plans that a process, by its life, is given
+
+    @property
+    def board(self) -> SeenBoard:
+        """Where the plans hang, as this process sees it."""
+        assert self.stores.boards is not None
+        return SeenBoard(self.stores.boards.seen_from(self.process), partial(self.saw, self.life))
 
 
 class Node:
@@ -92,7 +104,8 @@ class Node:
         self.links = Links(TOKEN)
         self.directory = ground.stores.directory.seen_from(ground.process)
         pins = ground.stores.pins.seen_from(ground.process)
-        self.roster = Roster(self.directory, self.clock, ground.log, "host", pins=pins)
+        roles = ("host", "model") if ground.stores.boards else ("host",)
+        self.roster = Roster(self.directory, self.clock, ground.log, *roles, pins=pins)
         self.fleet = Fleet(self.links, self.roster, self.clock, ground.log)
 
     async def run(self) -> None:
@@ -104,6 +117,7 @@ class HostNode(Node):
         super().__init__(ground)
         self.lease = Lease()
         self.letters = ground.stores.letters.seen_from(ground.process)
+        self.serving = self._serving() if ground.stores.boards else None
         self.host = Host(self._runtime(), ground.name, lease=self.lease)
 
     def _runtime(self) -> Runtime:
@@ -118,10 +132,28 @@ class HostNode(Node):
             random=self.ground.chance,
         )
 
+    def _serving(self) -> Serving:
+        ground = self.ground
+        assert ground.stores.boards is not None
+        boards = ground.stores.boards.seen_from(ground.process)
+        return Serving(
+            self.links,
+            self.roster,
+            ground.board,
+            boards,
+            clock=self.clock,
+            log=ground.log,
+            random=ground.chance,
+        )
+
     def _residents(self) -> list[Resident]:
+        serving = self.serving
         doors = Doorways(
             knowledge=Shelf(),  # type: ignore[arg-type]
-            model=OneModel(ScriptedModel(SCRIPT, self.clock)),
+            model=serving.models if serving else OneModel(ScriptedModel(SCRIPT, self.clock)),
+            board=serving.board if serving else None,
+            tallies=serving.boards if serving else None,
+            replicas=serving.replicas if serving else None,
             hot_log=self.ground.stores.hot_log.seen_from(self.ground.process),
             letters=self.letters,
             clock=self.clock,
@@ -136,6 +168,7 @@ class HostNode(Node):
             Resident(Till, paying),
             Resident(Cashier),
             Resident(Bell),
+            *(serving.residents(doors, self.ground.chance) if serving else ()),
         ]
 
     async def run(self) -> None:
@@ -154,8 +187,13 @@ class HostNode(Node):
             token=TOKEN,
             lease=self.lease,
             report=Load(self.host).report,
-            housekeeping=(lambda _: self.roster.run(), keep_house, lambda _: self._ring()),
-            closers=(self.links.aclose,),
+            housekeeping=(
+                lambda _: self.roster.run(),
+                keep_house,
+                lambda _: self._ring(),
+                *((lambda _: serving.run(),) if (serving := self.serving) else ()),
+            ),
+            closers=(*((self.serving.models.close,) if self.serving else ()), self.links.aclose),
         )
         await service.run(self.ground.name, "127.0.0.1", lambda _: None)
 

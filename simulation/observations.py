@@ -59,7 +59,7 @@ class Connected(Observation, frozen=True):
 
 class Received(Observation, frozen=True):
     """An event reached a reader. `offset` is that of a delta or a rewind; `text` the delta's, or all of the
-    reply where the event ends one."""
+    reply where the event ends one; `model` the version that a reply is begun with, or was made by."""
 
     client: str
     session: str
@@ -68,6 +68,7 @@ class Received(Observation, frozen=True):
     turn: str = ""
     offset: int = 0
     text: str = ""
+    model: str = ""
 
 
 class TookOver(Observation, frozen=True):
@@ -83,6 +84,33 @@ class Effected(Observation, frozen=True):
 
     action: str
     key: str
+
+
+class Hung(Observation, frozen=True):
+    """A plan of the model hangs on the board. `cut` are versions that somebody was being answered by, and that
+    are not in it."""
+
+    revision: int
+    stable: str
+    candidate: str = ""
+    shadow: bool = False
+    placed: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+
+
+class Saw(Observation, frozen=True):
+    """A process, by its life, has read the plan of that revision."""
+
+    process: str
+    revision: int
+
+
+class Told(Observation, frozen=True):
+    """An operator was told that the model's record has come to `seq`, and which version is the stable one."""
+
+    client: str
+    seq: int
+    stable: str
 
 
 class Fault(Observation, frozen=True):
@@ -101,7 +129,8 @@ class Stuck(Observation, frozen=True):
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a session's journal. `message` is the client's id in `message.accepted`; `text` that of
-    a reply's end; `shown` is false for what clients never get; `effect` names an action that is done."""
+    a reply's end; `shown` is false for what clients never get; `effect` names an action that is done; `model`
+    is the version that made the text."""
 
     seq: int
     type: str
@@ -110,6 +139,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     shown: bool = True
     effect: str = ""
+    model: str = ""
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a model's journal: what its facts have, by their names."""
+
+    seq: int
+    type: str
+    swap: str = ""
+    version: str = ""
+    to: str = ""
+    stage: str = ""
+    end: str = ""
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ python -m simulation --planted lost-ack --schedules 100
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -22,21 +22,12 @@ from flotilla.core.replies import Replies
 from flotilla.core.session import Session
 from flotilla.stores.memory import MemoryHotLog, MemoryJournal
 from flotilla.views.events import Frame
+from simulation.bugs import Bug, instead
 from simulation.kinds import Paying
+from simulation.planted_models import MODEL_BUGS
 from simulation.world import World
 
 RARELY = 0.05
-
-
-@contextmanager
-def _instead(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[None]:
-    """`make` gets the method that is there and returns the one that is broken."""
-    method = vars(owner)[name]
-    setattr(owner, name, make(method))
-    try:
-        yield
-    finally:
-        setattr(owner, name, method)
 
 
 def lost_ack(_: World) -> AbstractContextManager[None]:
@@ -48,7 +39,7 @@ def lost_ack(_: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(Activation, "_perform", make)
+    return instead(Activation, "_perform", make)
 
 
 def double_effect(_: World) -> AbstractContextManager[None]:
@@ -60,7 +51,7 @@ def double_effect(_: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(Paying, "key", make)
+    return instead(Paying, "key", make)
 
 
 def split_brain(world: World) -> AbstractContextManager[None]:
@@ -73,7 +64,7 @@ def split_brain(world: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(MemoryJournal, "append", make)
+    return instead(MemoryJournal, "append", make)
 
 
 def gap(world: World) -> AbstractContextManager[None]:
@@ -86,7 +77,7 @@ def gap(world: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(Place, "take", make)
+    return instead(Place, "take", make)
 
 
 def text_after_takeover(_: World) -> AbstractContextManager[None]:
@@ -108,7 +99,7 @@ def text_after_takeover(_: World) -> AbstractContextManager[None]:
 
     @contextmanager
     def both() -> Generator[None]:
-        with _instead(Replies, "_silence", silent), _instead(Replies, "_on_work", make):
+        with instead(Replies, "_silence", silent), instead(Replies, "_on_work", make):
             yield
 
     return both()
@@ -126,7 +117,7 @@ def reordered(world: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(Follower, "put", make)
+    return instead(Follower, "put", make)
 
 
 def doubled_message(_: World) -> AbstractContextManager[None]:
@@ -139,7 +130,7 @@ def doubled_message(_: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(Session, "_on_post", make)
+    return instead(Session, "_on_post", make)
 
 
 def unfenced_text(_: World) -> AbstractContextManager[None]:
@@ -152,14 +143,7 @@ def unfenced_text(_: World) -> AbstractContextManager[None]:
 
         return broken
 
-    return _instead(MemoryHotLog, "append", make)
-
-
-class Bug(msgspec.Struct, frozen=True):
-    """`rules` are those that the checker may catch it by."""
-
-    plant: Callable[[World], AbstractContextManager[None]]
-    rules: frozenset[str]
+    return instead(MemoryHotLog, "append", make)
 
 
 BUGS: dict[str, Bug] = {
@@ -171,6 +155,7 @@ BUGS: dict[str, Bug] = {
     "reordered": Bug(reordered, frozenset({"gap", "doubled", "overlap"})),
     "doubled-message": Bug(doubled_message, frozenset({"doubled"})),
     "unfenced-text": Bug(unfenced_text, frozenset({"contradicted", "overlap"})),
+    **MODEL_BUGS,
 }
 # Within so many seeds each of them is caught.
 SEEDS_MAX = 400

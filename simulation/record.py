@@ -9,7 +9,7 @@ import msgspec
 
 from flotilla.core.journal import Stored
 from flotilla.views.events import NOT_FOR_VISITORS, TURN_ENDS
-from simulation.observations import Entry
+from simulation.observations import Change, Entry
 
 MESSAGES = frozenset({"message.accepted", "message.sent", "note.added", "ordered", "bought", "wound", "rang"})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -21,6 +21,11 @@ def entries_of(stored: Iterable[Stored]) -> list[Entry]:
 
 def _entry(stored: Stored) -> Entry:
     type, fact = stored.entry.type, _decode(stored.entry.body)
+    if type == "step.done":
+        return _step(stored.seq, fact)
+    if type == "task.failed":
+        why = fact["problem"]["type"].rpartition("/")[2]
+        return Entry(seq=stored.seq, type=type, turn=fact["task"], text=why)
     return Entry(
         seq=stored.seq,
         type=type,
@@ -29,4 +34,24 @@ def _entry(stored: Stored) -> Entry:
         text=fact.get("text", "") if type in TURN_ENDS else "",
         shown=type not in NOT_FOR_VISITORS,
         effect=fact["id"] if type == "paid" else "",
+        model=fact.get("model", "") if type == "reply.completed" else "",
     )
+
+
+def _step(seq: int, fact: dict[str, Any]) -> Entry:
+    """Of an agent's task: its text, if it was made by a model."""
+    made = fact.get("outcome") or {}
+    return Entry(
+        seq=seq, type="step.done", turn=fact["task"], text=made.get("text", ""), model=made.get("model", "")
+    )
+
+
+def changes_of(stored: Iterable[Stored]) -> list[Change]:
+    """A model's journal."""
+    return [_change(one.seq, one.entry.type, _decode(one.entry.body)) for one in stored]
+
+
+def _change(seq: int, type: str, fact: dict[str, Any]) -> Change:
+    words = {name: fact[name] for name in ("swap", "to", "stage", "end") if fact.get(name)}
+    version = fact.get("version") or "" if type == "model.served" else ""
+    return Change(seq=seq, type=type, version=version, **words)

@@ -6,11 +6,16 @@ from contextlib import nullcontext
 
 import msgspec
 
+from flotilla.core.policy import intents
 from simulation import history, schedule
-from simulation.observations import Entry, Violation
+from simulation.model_history import check_models
+from simulation.observations import Change, Entry, Violation
 from simulation.planted import BUGS
 from simulation.sealed import sealed
+from simulation.versions import TEXTS
 from simulation.world import World
+
+CLOSINGS = (intents.NOT_SURE, intents.DONT_KNOW.text)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,19 +29,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     trace: tuple[str, ...] = ()
 
 
-def run(seed: int, *, tracing: bool = False, planted: str = "") -> Outcome:
-    """Plays the schedule of `seed`, with the bug `planted` (simulation.planted) if one is named. The same
-    seed gives the same trace, to the byte."""
-    world = World(seed, tracing=tracing)
+def run(seed: int, *, tracing: bool = False, planted: str = "", models: bool | None = None) -> Outcome:
+    """Plays the schedule of `seed`, with the bug `planted` (simulation.planted) if one is named; see `World`
+    for `models`. The same seed gives the same trace, to the byte."""
+    models = BUGS[planted].models if planted and models is None else models
+    world = World(seed, tracing=tracing, models=models)
 
-    async def main() -> dict[str, list[Entry]]:
+    async def main() -> tuple[dict[str, list[Entry]], list[Change]]:
         await world.run(schedule.harm)
-        return await world.record()
+        return await world.record(), await world.modelled.changes() if world.modelled else []
 
     planting = BUGS[planted].plant(world) if planted else nullcontext()
     with sealed(world.loop, seed), planting:
-        record = world.loop.run(main())
+        record, changes = world.loop.run(main())
     found = [*history.check(world.observations, record), *world.broken, *_escaped(world)]
+    if world.modelled:
+        found += check_models(world.observations, changes, record, TEXTS, CLOSINGS)
     return Outcome(
         seed=seed,
         violations=tuple(map(str, found)),

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
 
 from simulation.echo import Echo
+from simulation.harm import Doing, Harm, at_a_call, named
+from simulation.model_harm import MODEL_KINDS
+from simulation.modelled import CONTROLLER
 from simulation.nodes import HostNode
-from simulation.observations import Fault
-from simulation.stores import Mood, Store, Trap
+from simulation.stores import Mood
 from simulation.world import World
 
 FAULTS_S = 2.5  # faults begin within so much of the start
-DOWN_S = (0.05, 0.5, 2.0, 4.5, 7.0)
+MODEL_FAULTS_S = 20.0  # where there are models, whose swaps take longer
 DRAIN_MOST_S = 12.0
-
-
-class Harm:
-    """Does harm to a world."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.chance = random.Random(f"faults {world.seed}")
-
-    def note(self, what: str) -> None:
-        self.world.observe(Fault(at=self.world.loop.time(), what=what))
-
-    async def for_a_while(self) -> None:
-        await asyncio.sleep(self.chance.choice(DOWN_S) * (0.5 + self.chance.random()))
-
-    def host(self) -> str:
-        return self.chance.choice(self.world.host_names)
-
-    def anybody(self) -> str:
-        return self.chance.choice([*self.world.host_names, *self.world.ports])
-
-    def store(self) -> str:
-        return self.chance.choice(("journal", "journal", "hot_log", "directory", "pins", *self._bank()))
-
-    def call(self) -> tuple[str, str, int]:
-        """A store, a method of it, and how often it may be called before."""
-        journal, hot_log = ("journal", "append", 12), ("hot_log", "append", 20)
-        bank = [("bank", "pay", 3) for _ in self._bank()]
-        return self.chance.choice([journal, journal, hot_log, *bank])
-
-    def _bank(self) -> list[str]:
-        """Twice, where somebody pays: it is seldom called."""
-        return ["bank", "bank"] * any(actor.kind == "till" for actor in self.world.actors)
 
 
 # -- processes
@@ -75,7 +42,7 @@ async def pause(harm: Harm) -> None:
 
 async def die_at_a_call(harm: Harm) -> None:
     """Right before or right after a store has done what a host asked of it."""
-    await _at_a_call(harm, "kill", harm.world.kill, harm.world.start)
+    await at_a_call(harm, "kill", harm.world.kill, harm.world.start)
 
 
 async def pause_at_a_call(harm: Harm) -> None:
@@ -89,29 +56,7 @@ async def pause_at_a_call(harm: Harm) -> None:
         if process := processes.get(name):
             loop.resume(process)
 
-    await _at_a_call(harm, "pause", stop, go_on)
-
-
-async def _at_a_call(
-    harm: Harm, what: str, harmful: Callable[[str], None], mend: Callable[[str], None]
-) -> None:
-    sprung: asyncio.Future[str] = harm.world.loop.create_future()
-    store, method, most = harm.call()
-
-    def spring(name: str) -> None:
-        if name in harm.world.processes and not sprung.done():
-            harm.note(f"{what} {name} at a call of the {store}")
-            harmful(name)
-            sprung.set_result(name)
-
-    trap = Trap(method, harm.chance.randint(1, most), harm.chance.random() < 0.5, spring)
-    named(harm.world, store).traps.append(trap)
-    try:
-        name = await asyncio.wait_for(sprung, 10.0)
-    except TimeoutError:
-        return
-    await harm.for_a_while()
-    mend(name)
+    await at_a_call(harm, "pause", stop, go_on)
 
 
 async def drain(harm: Harm) -> None:
@@ -143,11 +88,7 @@ async def add(harm: Harm) -> None:
 async def partition(harm: Harm) -> None:
     one = harm.anybody()
     other = harm.chance.choice([harm.store(), harm.store(), *harm.world.host_names, *harm.world.ports])
-    harm.note(f"cut {one} from {other}")
-    harm.world.network.cut(one, other)
-    await harm.for_a_while()
-    harm.note(f"heal {one} and {other}")
-    harm.world.network.heal(one, other)
+    await harm.cut(one, other)
 
 
 async def break_connections(harm: Harm) -> None:
@@ -191,7 +132,7 @@ async def trouble(harm: Harm) -> None:
 
 async def jump(harm: Harm) -> None:
     # A reminder that is set by a clock that is an hour ahead is due in an hour.
-    far = 5.0 if harm.world.rings else 3600.0
+    far = 5.0 if harm.world.rings or harm.world.modelled else 3600.0
     name, seconds = harm.anybody(), harm.chance.choice((-far, -5.0, 5.0, far))
     harm.note(f"the wall clock of {name} jumps by {seconds} s")
     if process := harm.world.processes.get(name):
@@ -210,7 +151,6 @@ async def pin(harm: Harm) -> None:
     await pins.unpin(actor)
 
 
-Doing = Callable[[Harm], Awaitable[None]]
 KINDS: tuple[Doing, ...] = (
     kill,
     kill,
@@ -233,21 +173,23 @@ KINDS: tuple[Doing, ...] = (
 )
 
 
-def named(world: World, name: str) -> Store:
-    return getattr(world.stores, name)
-
-
 async def harm(world: World) -> None:
     """Returns when all is mended."""
     harm = Harm(world)
-    faults = [harm.chance.choice(KINDS) for _ in range(harm.chance.choice((0, 1, 1, 2, 2, 3, 4)))]
-    await asyncio.gather(*(_one(harm, fault) for fault in faults))
+    within_s, faults = FAULTS_S, [harm.chance.choice(KINDS) for _ in range(harm.chance.choice(MANY))]
+    if world.modelled:
+        within_s = MODEL_FAULTS_S
+        faults += [harm.chance.choice(MODEL_KINDS) for _ in range(harm.chance.choice(MANY))]
+    await asyncio.gather(*(_one(harm, fault, within_s) for fault in faults))
     mend(world)
 
 
-async def _one(harm: Harm, fault: Doing) -> None:
-    await asyncio.sleep(FAULTS_S * harm.chance.random())
+async def _one(harm: Harm, fault: Doing, within_s: float) -> None:
+    await asyncio.sleep(within_s * harm.chance.random())
     await fault(harm)
+
+
+MANY = (0, 1, 1, 2, 2, 3, 4)
 
 
 def mend(world: World) -> None:
@@ -256,8 +198,10 @@ def mend(world: World) -> None:
     for store in world.stores.all():
         store.mood = Mood()
         store.traps.clear()
-    for name in (*world.host_names, *world.ports):
+    controller = [CONTROLLER] if world.modelled else []
+    for process in world.processes.values():
+        world.loop.resume(process)
+    for name in (*world.host_names, *world.ports, *controller):
         if process := world.processes.get(name):
-            world.loop.resume(process)
             process.wall_shift_s = 0.0
         world.start(name)

@@ -34,7 +34,7 @@ class Mood(msgspec.Struct, kw_only=True):
 
 
 # What a trace shows.
-WRITES = frozenset({"append", "seal", "put", "pay"})
+WRITES = frozenset({"append", "seal", "put", "pay", "start", "stop"})
 
 
 def _told(request: _Request, outcome: Any) -> str:
@@ -47,16 +47,25 @@ def _told(request: _Request, outcome: Any) -> str:
 
 
 class Trap:
-    """Springs at the `nth` call of `method`: `spring` gets the caller's name. `after`: once it is done."""
+    """Springs at the `nth` call of `method` whose arguments fit: `spring` gets the caller's name. `after`: once
+    it is done."""
 
-    def __init__(self, method: str, nth: int, after: bool, spring: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        method: str,
+        nth: int,
+        after: bool,
+        spring: Callable[[str], None],
+        fits: Callable[[tuple[Any, ...]], bool] = lambda _: True,
+    ) -> None:
         self.method = method
         self.nth = nth
         self.after = after
         self.spring = spring
+        self.fits = fits
 
     def heard(self, request: _Request, after: bool) -> None:
-        if after == self.after and request.name == self.method:
+        if after == self.after and request.name == self.method and self.fits(request.args):
             self.nth -= 1
             if self.nth == 0:
                 self.spring(request.caller.name)

@@ -14,17 +14,20 @@ from flotilla.core.ids import ActorId
 from flotilla.stores.memory import MemoryHotLog, MemoryJournal, MemoryPins
 from simulation.clients import TENANT, Buyer, Customer, Outside, Person, Reader, Ringer
 from simulation.loop import SimLoop
+from simulation.modelled import CONTROLLER, Modelled
 from simulation.network import Network
 from simulation.nodes import GatewayNode, Ground, HostNode, Node, Stores
 from simulation.observations import Effected, Entry, Fault, Observation, Stuck, Violation
 from simulation.process import Process
 from simulation.record import entries_of
+from simulation.replicas import ControllerNode, ReplicaNode
 from simulation.stores import BeatingDirectory, Store
 from simulation.weather import Weather
 
 SETTLE_MOST_S = 90.0
 LOOK_EVERY_S = 0.25
 GATEWAY_PORT = 8000
+MODELS_SHARE = 0.25
 
 
 class Bank:
@@ -42,7 +45,9 @@ class Bank:
 
 
 class World:
-    def __init__(self, seed: int, *, tracing: bool = False) -> None:
+    """With `models` there are some; None leaves it to the seed, of which one in four has them."""
+
+    def __init__(self, seed: int, *, tracing: bool = False, models: bool | None = None) -> None:
         self.seed = seed
         self.chance = random.Random(f"world {seed}")
         self.loop = SimLoop(seed)
@@ -51,6 +56,8 @@ class World:
         self.observations: list[Observation] = []
         self.broken: list[Violation] = []
         self.journal = MemoryJournal()
+        some = random.Random(f"kind {seed}").random() < MODELS_SHARE if models is None else models
+        self.modelled = Modelled(self) if some else None
         self.stores = self._stores()
         for store in self.stores.all() if tracing else ():
             store.say = self.say
@@ -83,7 +90,8 @@ class World:
             **{
                 name: Store(self.loop, self.network, self.loop.process(name), store)
                 for name, store in inner.items()
-            }
+            },
+            **(self.modelled.stores if self.modelled else {}),
         )
 
     # -- noting
@@ -114,15 +122,26 @@ class World:
         self.lives += 1
         process = self.processes[name] = self.loop.process(name)
         chance = random.Random(f"{self.seed} {name} {self.lives}")
-        ground = Ground(name, self.loop, process, self.stores, SimLog(self, name), chance, self.rings)
+        rings, saw = self.rings or self.modelled is not None, self.modelled.saw if self.modelled else _nobody
+        life, log = f"{name}/{self.lives}", SimLog(self, name)
+        ground = Ground(name, life, self.loop, process, self.stores, log, chance, rings, saw)
 
         async def live() -> None:
-            node = GatewayNode(self.ports[name], ground) if name in self.ports else HostNode(ground)
+            node = self._node(name, ground)
             self.nodes[name] = node
             self.say(name, "starts")
             await node.run()
 
         self._lives[name] = self.loop.spawn(process, live())
+
+    def _node(self, name: str, ground: Ground) -> Node:
+        if name in self.ports:
+            return GatewayNode(self.ports[name], ground)
+        if name == CONTROLLER:
+            return ControllerNode(ground)
+        if self.modelled and name in self.modelled.crew.placed:
+            return ReplicaNode(self.modelled.crew.placed[name].version, ground)
+        return HostNode(ground)
 
     def kill(self, name: str) -> None:
         if process := self.processes.pop(name, None):
@@ -144,9 +163,11 @@ class World:
         people: list[Coroutine[Any, Any, None]] = []
         self.actors = [ActorId(TENANT, "session", f"s_{n}") for n in range(chance.choice((1, 1, 2, 3)))]
         for n, session in enumerate(self.actors):
-            people.append(
-                self._person(Customer(f"customer-{n}", self.outside), session, chance.randint(2, 5))
-            )
+            posts = chance.randint(2, 5)
+            customer = Customer(f"customer-{n}", self.outside)
+            if self.modelled:  # swaps take their time
+                posts, customer.pauses_s = posts * 4, (0.0, 0.4, 3.0)
+            people.append(self._person(customer, session, posts))
             if chance.random() < 0.3:
                 people.append(
                     self._person(Person(f"person-{n}", self.outside), session, chance.random() < 0.7)
@@ -161,7 +182,14 @@ class World:
             bell = ActorId(TENANT, "bell", "b_0")
             self.actors.append(bell)
             people.append(self._person(Ringer("ringer-0", self.outside), bell, chance.randint(1, 3)))
+        if self.modelled:
+            self.actors += self.modelled.writers
+            people += map(self._started, self.modelled.people())
         return people
+
+    async def _started(self, person: Coroutine[Any, Any, None]) -> None:
+        await asyncio.sleep(self.chance.random())
+        await person
 
     async def _person(self, client: Any, *args: Any) -> None:
         """Comes after a moment."""
@@ -172,7 +200,7 @@ class World:
 
     async def run(self, faults: Callable[[World], Coroutine[Any, Any, None]]) -> None:
         """`faults` does harm and returns when all of it is mended."""
-        for name in (*self.host_names, *self.ports):
+        for name in (*self.host_names, *self.ports, *([CONTROLLER] if self.modelled else [])):
             self.start(name)
         if len(self.host_names) > 1:  # until they know of each other, each believes it owns everything
             self.observe(Fault(at=0.0, what="hosts start"))
@@ -202,6 +230,8 @@ class World:
         waits = [("the record", str(actor), "an end") for actor in await self.journal.unfinished()]
         if waits:
             return waits
+        if self.modelled and (waits := await self.modelled.waits()):
+            return waits
         record = await self.record()
         for reader in self.readers:
             shown = [entry.seq for entry in record.get(reader.session.key, ()) if entry.shown]
@@ -212,6 +242,10 @@ class World:
     async def record(self) -> dict[str, list[Entry]]:
         """The journals as they are, by actor."""
         return {actor.key: entries_of(await self.journal.read(actor)) for actor in self.actors}
+
+
+def _nobody(*_: Any) -> None:
+    return None
 
 
 def told(observation: Observation) -> str:

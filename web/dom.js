@@ -12,6 +12,9 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Whether the fleet is on this machine: then both pages need no key. */
+export const onLoopback = ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
+
 export function byId(id) {
   return document.getElementById(id);
 }

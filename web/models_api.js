@@ -1,6 +1,7 @@
 // The fleet's side of the models, and the key that opens it: `dev` on this machine, else what a person types.
 
-const KEY = "flotilla.operator";
+const KEY = "flotilla.key";
+const PATIENCE_MS = 10_000;
 
 /** The fleet said no, and why. */
 export class Problem extends Error {
@@ -16,21 +17,18 @@ export function keepKey(key) {
 
 async function call(path, options = {}) {
   const key = sessionStorage.getItem(KEY) ?? "dev";
-  const headers = { Authorization: `Bearer ${key}`, "Content-Type": "application/json" };
-  const response = await fetch(`/v1/models${path}`, { ...options, headers: { ...headers, ...options.headers } });
+  const headers = { Authorization: `Bearer ${key}`, "Content-Type": "application/json", ...options.headers };
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const response = await fetch(`/v1/models${path}`, { ...options, headers, signal });
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Problem(response.status, body);
   return body;
 }
 
+const post = (path, body, headers = {}) => call(path, { method: "POST", body: JSON.stringify(body), headers });
+const pathOf = (name) => `/${encodeURIComponent(name)}`;
+
 export const models = () => call("");
-export const model = (name) => call(`/${encodeURIComponent(name)}`);
-
-export function steer(name, what, body = {}) {
-  return call(`/${encodeURIComponent(name)}/swap/${what}`, { method: "POST", body: JSON.stringify(body) });
-}
-
-export function swap(name, to) {
-  const headers = { "Idempotency-Key": crypto.randomUUID() };
-  return call(`/${encodeURIComponent(name)}/swaps`, { method: "POST", body: JSON.stringify({ to }), headers });
-}
+export const model = (name) => call(pathOf(name));
+export const steer = (name, what, body) => post(`${pathOf(name)}/swap/${what}`, body);
+export const swap = (name, to) => post(`${pathOf(name)}/swaps`, { to }, { "Idempotency-Key": crypto.randomUUID?.() ?? `${Date.now()}` });

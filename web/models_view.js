@@ -1,131 +1,155 @@
 // A model as a person sees it. Everything here is a function of what the fleet said last.
 
 import { button, el } from "./dom.js";
+import { figures } from "./models_figures.js";
+import { past, replicas, versions } from "./models_tables.js";
 
-const STAGES = ["loading", "warming", "evaluating", "shadowing", "canary", "promoted", "retiring"];
 const WORDS = {
   loading: "Load",
   warming: "Warm up",
   evaluating: "Evaluate",
   shadowing: "Shadow",
-  canary: "Canary",
-  promoted: "Promoted",
-  retiring: "Retire the old one",
+  promoted: "Everybody",
+  retiring: "Retire the old",
 };
-const ROWS = [
-  ["Replies", (f) => f.replies ?? 0],
-  ["Errors", (f) => f.errors ?? 0, "less"],
-  ["First token, p50", (f) => ms(f.first_token_p50), "less"],
-  ["First token, p95", (f) => ms(f.first_token_p95), "less"],
-  ["First token, p99", (f) => ms(f.first_token_p99), "less"],
-  ["Tokens per second", (f) => (f.tokens_per_s ?? 0).toFixed(0)],
-  ["Quality", (f) => (f.judged ? `${(100 * f.quality).toFixed(0)} % of ${f.judged}` : "–")],
-];
+const DOING = {
+  loading: "is being loaded",
+  warming: "is warming up",
+  evaluating: "is put to the gate's questions",
+  shadowing: "answers too, and nobody is sent it",
+};
 
 export function view(shown, act) {
-  const swap = shown.swap;
   return [
     el("h1", { class: "headline", "data-testid": "headline" }, headline(shown)),
     el("p", { class: "facts" }, facts(shown)),
-    swap ? steps(swap) : null,
-    swap?.reason ? el("p", { class: "reasons", "data-testid": "reason" }, swap.reason) : null,
-    swap ? notes(swap) : null,
+    shown.swap ? stops(shown.swap) : el("div"),
+    said(shown),
     acts(shown, act),
     figures(shown),
     replicas(shown),
-    past(shown.swaps ?? []),
-  ].filter(Boolean);
+    versions(shown),
+    past(shown),
+  ];
 }
 
-function headline({ name, plan, swap }) {
-  const stable = plan.route?.stable;
-  if (!stable) return `${name} answers with no version yet.`;
+export const percentOf = (value) => `${Number(value.toFixed(2))} %`;
+
+function headline({ name, serving, swap }) {
+  if (!serving) return `${name} answers with no version yet.`;
+  const { stable } = serving;
   if (!swap) return `${stable} answers everybody.`;
-  if (swap.reason) return `${swap.from_} answers; ${swap.to} is on its way out.`;
-  const percent = plan.route.candidate ? (plan.route.canary?.percent ?? 0) : null;
-  if (percent === null) return `${stable} answers everybody.`;
-  return percent > 0 ? `${swap.to} answers ${percent} % of the conversations.` : `${stable} answers; ${swap.to} is being tried.`;
+  if (swap.back) return `${stable} answers everybody again.`;
+  const percent = serving.canary?.percent ?? 0;
+  if (swap.stage === "canary" && percent > 0) return `${swap.to} answers ${percentOf(percent)} of the conversations.`;
+  if (DOING[swap.stage]) return `${stable} answers; ${swap.to} ${DOING[swap.stage]}.`;
+  return swap.stage === "canary" ? `${stable} answers; ${swap.to} is ready.` : `${stable} answers everybody.`;
 }
 
-function facts({ plan }) {
-  const version = plan.versions?.[plan.route?.stable];
-  if (!version) return "";
-  const parts = [version.engine ?? "vllm", version.quantisation, version.licence, version.source, version.note];
-  return parts.filter(Boolean).join(" · ");
+function facts({ serving, swap, versions: all }) {
+  if (swap?.stage === "promoted" && !swap.back) return `${swap.from} is still loaded: until it is retired, there is a way back.`;
+  if (swap) return `A swap from ${swap.from} to ${swap.to}${swap.by ? `, begun by ${swap.by}` : ""}.`;
+  const version = all.find((one) => one.id === serving?.stable);
+  const parts = version ? [version.engine ?? "vllm", version.quantisation, version.licence, version.source, version.note] : [];
+  const instead = serving?.fallbacks?.length ? `${serving.fallbacks.join(", ")} when it can't` : "";
+  return [...parts, instead].filter(Boolean).join(" · ");
 }
 
-function steps(swap) {
-  const now = STAGES.indexOf(swap.stage);
-  const items = STAGES.map((stage, place) => {
-    const word = stage === "canary" && swap.steps > 1 ? `Canary ${Math.min(swap.step + 1, swap.steps)} of ${swap.steps}` : WORDS[stage];
-    return el("li", { class: "step", "data-state": stateOf(swap, place, now), "data-stage": stage }, word);
+// -- the swap, as a line of stops
+
+function stops(swap) {
+  const path = swap.stages.flatMap((stage) =>
+    stage === "canary" ? swap.percents.map((percent, step) => ({ stage, step, word: percentOf(percent) })) : [{ stage, step: 0, word: WORDS[stage] }],
+  );
+  const now = path.findIndex((one) => one.stage === swap.stage && one.step === swap.step);
+  const items = path.map((one, place) => {
+    const state = stateOf(swap, place, now);
+    const current = place === now ? "step" : null;
+    return el("li", { class: "stage", "data-state": state, "data-stage": one.stage, "aria-current": current }, one.word);
   });
-  return el("ol", { class: "steps", "data-testid": "steps", "aria-label": `The swap to ${swap.to}` }, ...items);
+  return el("ol", { class: "stages", "data-testid": "stops", "data-stage": swap.stage, "aria-label": `The swap to ${swap.to}` }, ...items);
 }
 
 function stateOf(swap, place, now) {
-  if (place < now) return "done";
-  if (place > now) return "later";
-  if (swap.reason) return "failed";
+  if (place !== now) return place < now ? "done" : "later";
+  if (swap.back) return "failed";
   return swap.paused || swap.waits ? "held" : "now";
 }
 
-function notes(swap) {
-  const said = [...(swap.gated === false ? ["This swap has no gate set."] : []), ...(swap.notes ?? [])];
-  if (swap.paused) said.unshift("Paused: nothing moves until somebody goes on. Its budgets are still watched.");
-  if (swap.waits) said.unshift("Waits for a person.");
-  return said.length ? el("p", { class: "notes" }, [...new Set(said)].join(" ")) : null;
+// -- what there is to say about it
+
+function said({ swap, swaps, notes }) {
+  const lines = swap ? aboutSwap(swap) : aboutLast(swaps[0]);
+  const more = notes.map((note) => el("p", { class: "wrong" }, note));
+  return el("div", { class: "said", "data-testid": "said" }, ...lines, ...more);
 }
 
-// The one that matters: back, while there is something to go back from; else a swap to another version.
+function aboutSwap(swap) {
+  const lines = [];
+  if (swap.back) lines.push(el("p", { class: "wrong", "data-testid": "reason" }, `It was turned back: ${swap.reason}.`));
+  lines.push(gate(swap));
+  if (swap.paused) lines.push(el("p", {}, "Paused: nothing moves until somebody goes on. Its budgets are watched all the same."));
+  if (swap.waits && !swap.paused) lines.push(el("p", {}, "It waits for somebody to go on."));
+  const seen = swap.notes.filter((note) => !(swap.gated === false && note.includes("gate set")));
+  return [...lines, ...seen.map((note) => el("p", {}, note))];
+}
+
+function aboutLast(last) {
+  if (!last || last.end === "done") return [];
+  const how = last.end === "failed" ? "failed" : "was rolled back";
+  return [el("p", { class: "wrong", "data-testid": "reason" }, `The last swap, to ${last.to}, ${how}: ${last.reason}.`), gate(last)];
+}
+
+function gate(swap) {
+  const verdict = swap.verdicts.evaluating;
+  if (!swap.gated) return el("p", { "data-testid": "gate" }, "Without a gate set: nothing was asked of it first.");
+  if (!verdict) return el("p", { "data-testid": "gate" }, "The gate has not been passed yet.");
+  const score = (side) => (side ? `${side.version} ${(side.quality ?? 0).toFixed(2)}` : "");
+  const scores = [score(verdict.candidate), score(verdict.stable)].filter(Boolean).join(", ");
+  const why = verdict.passed ? "" : ` ${verdict.reasons.join("; ")}.`;
+  const word = verdict.passed ? "Passed the gate" : "Failed at the gate";
+  return el("p", { class: verdict.passed ? "right" : "wrong", "data-testid": "gate", "data-passed": String(verdict.passed) }, `${word}: ${scores}.${why}`);
+}
+
+// -- the one button that matters, and those beside it
+
 function acts(shown, act) {
-  const swap = shown.swap;
+  const { swap } = shown;
   if (!swap) return begin(shown, act);
-  if (swap.reason) return null;
-  const back = el("button", { class: "main-act", "data-kind": "back", type: "button", "data-testid": "rollback", onclick: () => act("rollback") }, "Roll back");
-  const others = [];
-  if (swap.paused || swap.waits) others.push(button("Go on", "resume", () => act("resume")));
-  else if (swap.stage !== "retiring") others.push(button("Pause", "pause", () => act("pause")));
-  if (["shadowing", "canary"].includes(swap.stage)) others.push(button("Promote now", "promote", () => act("promote")));
-  return el("div", { class: "act" }, back, ...others);
+  if (swap.back) return el("div", { class: "act" }, el("p", { class: "hint" }, `The replies that ${swap.to} has begun are finished; then it is unloaded.`));
+  const back = { id: "rollback", word: "Roll back", kind: "back" };
+  const on = onward(swap);
+  const [first, ...others] = swap.waits || swap.paused ? [on, back] : [back, on];
+  if (["shadowing", "canary"].includes(swap.stage) && on?.id !== "promote") others.push({ id: "promote", word: "Promote now" });
+  if (!swap.paused && !swap.waits && swap.stage !== "retiring") others.push({ id: "pause", word: "Pause" });
+  const quiet = others.filter(Boolean).map(({ id, word }) => button(word, id, () => act(id)));
+  return el("div", { class: "act", "data-testid": "acts" }, main(first, act), ...quiet);
 }
 
-function begin({ plan }, act) {
-  const stable = plan.route?.stable;
-  const ids = Object.keys(plan.versions ?? {}).filter((id) => id !== stable);
-  if (!stable || !ids.length) return el("p", { class: "notes" }, "There is no other version to swap to. Add one with `flotilla models add`.");
-  const select = el("select", { "aria-label": "Version", "data-testid": "to" }, ...ids.map((id) => el("option", { value: id }, id)));
-  const start = el("button", { class: "main-act", type: "button", "data-testid": "swap", onclick: () => act("swap", select.value) }, "Swap");
-  return el("div", { class: "act" }, start, el("span", {}, "to"), select);
+/** On from where it waits, null where it goes on by itself. */
+function onward(swap) {
+  if (swap.paused) return { id: "resume", word: "Go on" };
+  if (swap.stage === "promoted") return { id: "resume", word: `Go on: retire ${swap.from} now` };
+  if (!swap.waits) return null;
+  const next = swap.percents[swap.step + 1];
+  return next === undefined ? { id: "promote", word: `Promote ${swap.to}` } : { id: "resume", word: `Go on to ${percentOf(next)}` };
 }
 
-function figures({ plan, swap, figures = {} }) {
-  const stable = swap?.from_ ?? plan.route?.stable;
-  const ids = [stable, swap?.to].filter((id, place, all) => id && all.indexOf(id) === place);
-  if (!ids.length) return null;
-  const head = el("tr", {}, el("td", {}), ...ids.map((id) => el("th", { scope: "col" }, id)));
-  const rows = ROWS.map(([word, read]) => el("tr", {}, el("th", { scope: "row" }, word), ...ids.map((id) => el("td", {}, String(read(figures[id] ?? {}))))));
-  const caption = el("caption", {}, ids.length > 1 ? "Side by side, as customers see it" : "As customers see it");
-  return el("div", { class: "scroll-x" }, el("table", { class: "beside", "data-testid": "figures" }, caption, el("thead", {}, head), el("tbody", {}, ...rows)));
+function main({ id, word, kind }, act) {
+  return el("button", { class: "main-act", "data-kind": kind, type: "button", "data-testid": id, onclick: () => act(id) }, word);
 }
 
-function replicas({ replicas: found = [] }) {
-  if (!found.length) return null;
-  const lines = found.map((one) => el("li", {}, `${one.name}: ${one.version}, ${one.state}, ${one.load?.running ?? 0} running, ${one.load?.waiting ?? 0} waiting`));
-  return el("section", { class: "replicas", "data-testid": "replicas" }, el("h2", {}, "Replicas"), el("ul", {}, ...lines));
+function begin({ serving, versions: all }, act) {
+  const ids = all.map((one) => one.id).filter((id) => id !== serving?.stable);
+  if (!serving) return hint("Have it answer: ", "flotilla models serve MODEL VERSION");
+  if (!ids.length) return hint("There is nothing to swap to yet. Add a version: ", "flotilla models add NAME@2 --source …");
+  const options = ids.reverse().map((id) => el("option", { value: id }, id)); // the newest first
+  const select = el("select", { "aria-label": "Version", "data-testid": "to" }, ...options);
+  const start = el("button", { class: "main-act", type: "button", "data-testid": "swap", onclick: () => act("swap", select.value) }, "Swap to");
+  const how = "5, 25, 50 % of the conversations, 30 s each, then everybody; without a gate set. For one: ";
+  return el("div", { class: "act", "data-testid": "acts" }, start, select, el("p", { class: "hint" }, how, el("code", {}, "flotilla models swap … --gate")));
 }
 
-function past(swaps) {
-  if (!swaps.length) return null;
-  const lines = swaps.map((one) => el("li", {}, `${one.from_} → ${one.to}: ${ended(one)}${one.by ? `, by ${one.by}` : ""}`));
-  return el("section", { class: "past", "data-testid": "past" }, el("h2", {}, "Before"), el("ul", {}, ...lines));
-}
-
-function ended(swap) {
-  const words = { done: "done", rolled_back: "rolled back", failed: "failed" };
-  return [words[swap.end] ?? swap.end, swap.reason].filter(Boolean).join(": ");
-}
-
-function ms(value) {
-  return value ? `${value.toFixed(value < 10 ? 1 : 0)} ms` : "–";
+function hint(text, command) {
+  return el("div", { class: "act", "data-testid": "acts" }, el("p", { class: "hint" }, text, el("code", {}, command)));
 }

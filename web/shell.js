@@ -1,6 +1,6 @@
 // What stands around the transcript: the name of the agent, the state of the line, the empty page.
 
-import { byId, el } from "./dom.js";
+import { byId, el, onLoopback } from "./dom.js";
 import { followEnd } from "./transcript.js";
 
 const EXAMPLES_MAX = 3;
@@ -27,6 +27,7 @@ export class Shell {
     this.goToEnd = followEnd(byId("scroller"), byId("column"), byId("to-end"));
     byId("new").addEventListener("click", () => actions.startAgain());
     byId("start-again").addEventListener("click", () => actions.startAgain());
+    byId("to-models").hidden = !onLoopback;
   }
 
   state(name) {

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors import tracing
 from actors.doorways import Doorways
 from actors.performer import Activation, Performer
 from actors.runtime import Resident
@@ -155,6 +156,7 @@ class AgentPerformer(Performer):
             raise FlotillaError(f"The model {self._model.name} ended a reply without saying so.")
 
         end = await self._patiently(go_on, self._settings.model, call, asyncio.Event())
+        tracing.generated(prompt.model, end)
         return Text("".join(said), end.usage, end.model)
 
     def _charge(self, id: ActorId, step: str, text: Text) -> None:

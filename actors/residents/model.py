@@ -5,7 +5,8 @@ A stage ends with one signal. Whatever it meets that passes, it waits for; what 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -37,8 +38,8 @@ RECORDED_MAX = 256
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
-def residents(doors: Doorways, judges: Collection[str] = ()) -> Iterable[Resident]:
-    """None in a fleet without models. `judges` are the modules of an operator's own judges."""
+def residents(doors: Doorways) -> Iterable[Resident]:
+    """None in a fleet without models."""
     if doors.board is None or doors.tallies is None or doors.replicas is None:
         return
     replicas: Sight = doors.replicas
@@ -48,7 +49,7 @@ def residents(doors: Doorways, judges: Collection[str] = ()) -> Iterable[Residen
         replicas=replicas,
         clock=doors.clock,
         log=doors.log,
-        judges=judges,
+        judges=doors.judges,
     )
     yield Resident(Model, ModelPerformer(needs, PlanWall(doors.board, doors.clock, doors.log, doors.spawn)))
 
@@ -70,7 +71,12 @@ class PlanWall:
             self._late[plan.model] = plan
             return
         self._late[plan.model] = plan
-        if not await self._try(plan.model, HANG_S):
+        try:
+            hangs = await self._try(plan.model, HANG_S)
+        except asyncio.CancelledError:  # its actor has left; who comes next relies on this
+            self._spawn(self._go_on(plan.model))
+            raise
+        if not hangs:
             self._log.warning("plan.late", model=plan.model, revision=plan.revision)
             self._spawn(self._go_on(plan.model))
 

@@ -55,10 +55,12 @@ class Reading(Protocol):
 
 
 class Attempt:
-    """`first` is the first part of the reply; `rest` gives the others. Close it."""
+    """`first` is the first part of the reply; `rest` gives the others. Close it. `adapter` says that it is
+    made with one, at a replica of the base."""
 
-    def __init__(self, member: Member, burden: Burden) -> None:
+    def __init__(self, member: Member, burden: Burden, *, adapter: bool = False) -> None:
         self.member = member
+        self.adapter = adapter
         self.link: Link | None = None
         self.first: asyncio.Future[Generated]
         self._burden = burden
@@ -114,7 +116,7 @@ class Asker:
     def ask(self, version: Version, prompt: Prompt, passed_over: Iterable[str]) -> Attempt:
         """Returns at once. Raises `NoReplica`."""
         member = self.balance.pick(version, prompt, passed_over)
-        attempt = Attempt(member, self.balance.burden(member, prompt))
+        attempt = Attempt(member, self.balance.burden(member, prompt), adapter=bool(version.adapter))
         attempt.first = asyncio.create_task(self._first(attempt, version, encode(prompt)))
         return attempt
 
@@ -137,13 +139,14 @@ class Asker:
         self.balance.note(attempt.member, ok=True)
 
     def failed(self, attempt: Attempt, error: FlotillaError) -> bool:
-        """Whether it is the replica's fault. One that is slow
-        because requests wait there is left its good name."""
+        """Whether it is the replica's fault, or its adapter's, which must not cost the base its replicas. One
+        that is slow because requests wait there is left its good name, too."""
         if attempt.link is None or attempt.link.lost:
             self._roster.suspect(attempt.member)
         if error.status < 500 or isinstance(error, _NOT_ITS_FAULT):
             return False
-        if not (isinstance(error, Slow) and self.balance.queues(attempt.member)):
+        queues = isinstance(error, Slow) and self.balance.queues(attempt.member)
+        if not (attempt.adapter or queues):
             self.balance.note(attempt.member, ok=False)
         self._log.warning("replica.failed", replica=attempt.member.name, reason=error.detail)
         return True

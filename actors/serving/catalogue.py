@@ -24,6 +24,11 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<Catalogue of {', '.join(sorted(self.plans)) or 'nothing'}>"
 
+    def take(self, plans: Plans) -> None:
+        """What hangs on the board now. A plan that is missing there was lost, as no model is ever without one:
+        it holds until it is hung up again."""
+        self.plans = self.plans | plans
+
     @property
     def default(self) -> str:
         """The model for prompts that name none; nothing (`""`) while none answers."""
@@ -46,6 +51,8 @@ class Catalogue:
 
     def choose(self, origin: Origin, wanted: str = "") -> Version:
         """See `ModelDoor.choose`."""
+        if not self.plans:  # a process that has just started; then no name says anything
+            raise Unavailable("No model is known yet.", retry_after_s=NOTHING_KNOWN_RETRY_S)
         version = self.version(wanted) if "@" in wanted else self._of_model(origin, wanted)
         if version is None or not may_use(version, origin.tenant):
             raise NotFound(f"There is no model {wanted!r}.", field="model", next=self._instead(origin.tenant))
@@ -53,10 +60,11 @@ class Catalogue:
 
     def resolve(self, prompt: Prompt) -> Version:
         """Like `choose`, for a reply whose version was chosen some time ago: one that is in no plan any more
-        is followed by its model's stable one, unless none may stand in for it."""
+        is followed by its model's stable one: nobody is left who could go on with it. Not for the fleet
+        itself, which wants to know of that very version."""
         route = self.route(model_of(prompt.model))
         gone = "@" in prompt.model and self.version(prompt.model) is None
-        if gone and route is not None and not prompt.pinned:
+        if gone and route is not None and prompt.origin.tenant != FLEET:
             return self.choose(prompt.origin, route.stable)
         return self.choose(prompt.origin, prompt.model)
 
@@ -80,7 +88,7 @@ class Catalogue:
 
     def _of_model(self, origin: Origin, wanted: str) -> Version | None:
         name = wanted or self.default
-        if not self.plans or not name:
+        if not name:
             raise Unavailable("No model is known yet.", retry_after_s=NOTHING_KNOWN_RETRY_S)
         if name in self.plans and self.plans[name].route is None:
             raise Unavailable(f"{name} has no version that answers yet.", retry_after_s=1.0)

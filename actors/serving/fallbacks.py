@@ -76,7 +76,8 @@ class Fallbacks:
         try:
             begun = await self._asked(version, prompt, terms)
         except BaseException as error:
-            self._counts.left(version.id)
+            # Who is in the middle of a reply asks again, and the version must not be retired meanwhile.
+            (self._counts.broken_off if prompt.said else self._counts.left)(version.id)
             if isinstance(error, FlotillaError) and _says_something(error):
                 breaker.note(self._clock.monotonic(), error.status < 500)
             raise
@@ -93,6 +94,11 @@ class Fallbacks:
 
     def _breaker(self, version: Version) -> Breaker:
         return self._breakers.setdefault(version.id, Breaker(version.id))
+
+    def breakers(self) -> dict[str, str]:
+        """Open, half-open or closed, by the id of the version."""
+        now = self._clock.monotonic()
+        return {id: breaker.state(now) for id, breaker in self._breakers.items()}
 
     # -- who is there
 

@@ -24,7 +24,7 @@ from flotilla.core.versions import Placed, Plans
 ROLE = "model"
 LOOK_EVERY_S = 1.0
 ASK_TIMEOUT_S = 2.0
-# Whether every model that is known has a plan: when there is none at all, and when there are some.
+# Whether every model that is known has its newest plan there: when there is none at all, and when there are some.
 WAKE_EVERY_S, WAKE_SOME_EVERY_S = 5.0, 60.0
 WOKEN_AT_ONCE = 16
 
@@ -165,14 +165,15 @@ class Manning:
     # -- plans that were lost
 
     async def _wake_others(self, plans: Plans) -> None:
-        """Those models of the record whose plan doesn't hang there."""
+        """All models of the record: the plan of one may be missing, or be an older one, as its host died when it
+        had recorded what it was about to hang up."""
         now = self._clock.monotonic()
         if now - self._woken_at < (WAKE_SOME_EVERY_S if plans else WAKE_EVERY_S):
             return
         self._woken_at = now
-        lost = [model for model in await self._known() if model not in plans]
-        for at in range(0, len(lost), WOKEN_AT_ONCE):
-            await asyncio.gather(*map(self._wake_one, lost[at : at + WOKEN_AT_ONCE]))
+        known = await self._known()
+        for at in range(0, len(known), WOKEN_AT_ONCE):
+            await asyncio.gather(*map(self._wake_one, known[at : at + WOKEN_AT_ONCE]))
 
     async def _known(self) -> Sequence[str]:
         try:
@@ -182,7 +183,11 @@ class Manning:
             return ()
 
     async def _wake_one(self, model: str) -> None:
+        """Waits for it no longer than for any other answer: meanwhile no replica is replaced."""
         try:
-            await self._wake(model)
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await self._wake(model)
         except FlotillaError as error:
             self._log.warning("model.not_woken", model=model, reason=error.detail)
+        except TimeoutError:
+            self._log.warning("model.not_woken", model=model, reason=f"No answer in {ASK_TIMEOUT_S:g} s.")

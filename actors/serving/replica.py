@@ -16,6 +16,7 @@ import msgspec
 from actors import frames
 from actors.serving import bodies
 from actors.serving.door import Door
+from actors.serving.meters import Meters
 from flotilla.core.clock import Clock
 from flotilla.core.errors import (
     AdapterMissing,
@@ -66,6 +67,7 @@ class Replica:
         self._lost = ""
         self._changing = asyncio.Lock()
         self._reload: tuple[str, asyncio.Task[None]] | None = None
+        self._meters = Meters()
         self.version = version
 
     def __repr__(self) -> str:
@@ -90,11 +92,9 @@ class Replica:
     def load(self) -> EngineLoad:
         """The engine's; also those that wait at the door, and those whose last words are still to leave."""
         load = self._engine.load()
-        return msgspec.structs.replace(
-            load,
-            running=max(load.running, self._making - load.waiting),
-            waiting=load.waiting + self._door.waiting,
-        )
+        running = max(load.running, self._making - load.waiting)
+        waiting = load.waiting + self._door.waiting
+        return msgspec.structs.replace(load, running=running, waiting=waiting)
 
     # -- answering
 
@@ -111,8 +111,8 @@ class Replica:
         match method:
             case "ping":
                 await self.ping()
-            case "load":
-                return frames.encode(self.load())
+            case "metrics":
+                return frames.encode(self._meters.said(self.version.id, self.load()))
             case "load_adapter":
                 await self.load_adapter(bodies.version(body))
             case "unload_adapter":
@@ -131,13 +131,17 @@ class Replica:
         expected = self._accept(prompt)
         async with self._door.entered():
             self._check(prompt, expected)
-            made_by = prompt.adapter or self.version.id
+            made_by, meter, told = prompt.adapter or self.version.id, self._meters.of(self.version.id), 0
             self._making += 1
             try:
                 async with aclosing(self._engine.generate(prompt)) as parts:
                     async for part in parts:
-                        if type(part) is Finished:
+                        if isinstance(part, Finished):
                             part = msgspec.structs.replace(part, model=made_by)  # noqa: PLW2901
+                            meter.finished(part, told)
+                        else:
+                            told += part.tokens
+                            meter.generated_tokens += part.tokens
                         yield part
             finally:
                 self._making -= 1
@@ -146,8 +150,7 @@ class Replica:
         """The version that the prompt may be made by, as far as can be told before the door."""
         if self._draining:
             raise OtherVersion(f"A replica of {self.version.id} is leaving.", retry_after_s=RETRY_AFTER_S)
-        coming = self._reload[0] if self._reload else ""
-        if not coming or prompt.model != coming:
+        if self._reload is None or prompt.model != self._reload[0]:
             self._check(prompt, self.version.id)
         return self.version.id
 

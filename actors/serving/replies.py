@@ -153,11 +153,21 @@ class _Race:
         """The first that begins; the others are cancelled. Raises what the last of them raised."""
         try:
             self._ask()
-            return await self._until_one_begins()
-        finally:
-            for attempt in self._running:
-                await attempt.aclose()
-            self._running = []
+            begun = await self._until_one_begins()
+        except BaseException:
+            await self._end()
+            raise
+        try:
+            await self._end()
+        except BaseException:  # whoever asked has left meanwhile
+            await begun.aclose()
+            raise
+        return begun
+
+    async def _end(self) -> None:
+        for attempt in self._running:
+            await attempt.aclose()
+        self._running = []
 
     def _ask(self) -> None:
         attempt = self._asker.ask(self._version, self._prompt, self.tried)
@@ -204,9 +214,9 @@ class _Race:
         return Begun(self._version, attempt, self._asked_at, now)
 
     def lost(self, attempt: Attempt, error: FlotillaError) -> None:
-        """Draws the conclusions from an attempt that failed."""
+        """Draws the conclusions from an attempt that failed. However many do, it is one error of a reply."""
         self.error = error
-        if self._asker.failed(attempt, error) and self._terms.counted:
+        if self._asker.failed(attempt, error) and self._terms.counted and not self.counted:
             self.counted = True
             self._counts.of(self._version.id).failed()
 

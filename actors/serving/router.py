@@ -142,8 +142,8 @@ class Models:
     def _version(self, prompt: Prompt) -> Version:
         """Who began a reply goes on with it. A lone request has no conversation that would keep it at one
         version; what it begins with does."""
-        key = key_of(prompt)
-        going_on = self._elsewhere.get(key) if prompt.said else self._elsewhere.pop(key, None)
+        key, reply = key_of(prompt), _reply_of(prompt)
+        going_on = self._elsewhere.get(reply) if prompt.said else self._elsewhere.pop(reply, None)
         if prompt.said and going_on and (version := self.catalogue.version(going_on)):
             return version
         if not prompt.origin.conversation:
@@ -174,17 +174,17 @@ class Models:
 
     def _finished(self, begun: Begun, prompt: Prompt, end: Finished) -> Finished:
         """Counted, and with the version that made it: the replica knows best, if it was reloaded meanwhile."""
-        tokens = end.usage.completion_tokens
+        usage, tokens = end.usage, end.usage.completion_tokens
         first_ms = 1000 * (begun.first_at - begun.asked_at)
         seconds = self._clock.monotonic() - begun.asked_at
-        self.counts.of(begun.version.id).reply(first_ms, tokens, seconds)
+        self.counts.of(begun.version.id).reply(first_ms, tokens, seconds, usage.prompt_tokens)
         if begun.attempt.member is not None:
             self.balance.answered(begun.attempt.member, prompt, tokens)
         return msgspec.structs.replace(end, model=end.model or begun.version.id)
 
     def _broken_off(self, begun: Begun, prompt: Prompt, error: FlotillaError) -> Unavailable:
         self.replies.lost(begun, error)
-        self._elsewhere[key_of(prompt)] = begun.version.id
+        self._elsewhere[_reply_of(prompt)] = begun.version.id
         if len(self._elsewhere) > BROKEN_OFF_KEPT:
             self._elsewhere.popitem(last=False)
         if isinstance(error, Unavailable):
@@ -203,7 +203,7 @@ class Models:
     async def refresh(self) -> None:
         """While a board is down the last plans hold; the tallies are sums, so none is lost."""
         try:
-            self.catalogue.plans = await self._board.plans()
+            self.catalogue.take(await self._board.plans())
             self._back("plans")
         except FlotillaError as error:
             self._gone("plans", error)
@@ -230,3 +230,8 @@ class Models:
         if what in self._down:
             self._down.remove(what)
             self._log.info(f"{what}.back")
+
+
+def _reply_of(prompt: Prompt) -> str:
+    """A client may ask for several at once in one conversation, of other models too."""
+    return f"{key_of(prompt)}\0{prompt.model}\0{prompt.seed}"

@@ -77,7 +77,7 @@ class Shadow:
         usage = next(part.usage for part in parts if isinstance(part, Finished))
         first_ms = 1000 * (begun.first_at - begun.asked_at)
         tally = self._counts.of(SHADOW + candidate.id)
-        tally.reply(first_ms, usage.completion_tokens, ended - begun.asked_at)
+        tally.reply(first_ms, usage.completion_tokens, ended - begun.asked_at, usage.prompt_tokens)
         tally.score(similarity(sent, text))
 
     async def close(self) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flotilla.cli.client import Client
+from flotilla.cli.models_orders import absolute
 from flotilla.cli.screen import console
 from flotilla.connectors import documents
 from flotilla.connectors.documents import Unreadable
@@ -22,6 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="What the agents can look up.")
 
 BATCH_DOCUMENTS = 32
 BATCH_CHARACTERS = 1_000_000
+EMBEDDER = "/v1/knowledge/embedder"
+WATCH_EVERY_S = 0.5
 
 
 @app.command("import")
@@ -50,6 +54,56 @@ def search(
         passage = hit["passage"]
         console.print(f"[bold]{passage['title']}[/]  [dim]{passage['id']}  {hit['similarity']:.2f}[/]")
         console.print(passage["text"][:300], markup=False, soft_wrap=True)
+
+
+@app.command()
+def reembed(
+    version: Annotated[
+        str, typer.Argument(metavar="MODEL@VERSION", help="A name for it; that of one known goes back.")
+    ],
+    *,
+    source: Annotated[str, typer.Option(help="Its weights, as with `flotilla models add`.")] = "",
+    engine: Annotated[str, typer.Option(help="sentence-transformers or minilm.")] = "sentence-transformers",
+    checksum: Annotated[str, typer.Option(help="SHA-256 of the weights.")] = "",
+    watch: Annotated[bool, typer.Option(help="Stay until all collections have it.")] = False,
+) -> None:
+    """Embed all documents anew with another embedder, while they are searched."""
+    model, at, name = version.partition("@")
+    if not (model and at and name):
+        raise Refused(f"{version!r} names no version.", field="MODEL@VERSION", next="Write bge-small@1, say.")
+    body = {"model": model, "name": name, "engine": engine, "source": absolute(source), "checksum": checksum}
+    client = Client()
+    _show(client.call("POST", EMBEDDER, body))
+    if watch:
+        _watch(client, version)
+
+
+@app.command()
+def embedder() -> None:
+    """Show which embedder the collections have, and how far they are on their way to another."""
+    _show(Client().call("GET", EMBEDDER))
+
+
+def _watch(client: Client, version: str) -> None:
+    """Until all collections that are known of are searched by it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task, left = progress.add_task("documents"), 1
+        while left:
+            found = client.call("GET", EMBEDDER)["collections"]
+            left = sum(not one["switched"] or one["embedder"] != version for one in found)
+            done, total = (sum(one[what] for one in found) for what in ("done", "total"))
+            progress.update(task, completed=done, total=total)
+            time.sleep(WATCH_EVERY_S if left else 0.0)
+    _show(client.call("GET", EMBEDDER))
+
+
+def _show(seen: dict[str, Any]) -> None:
+    console.print(f"The embedder is [bold]{seen['embedder'] or 'not there yet'}[/].")
+    for one in seen["collections"]:
+        state = "searched by it" if one["switched"] else f"searched by {one['live']} meanwhile"
+        said = f"{one['tenant']}/{one['collection']}: {one['done']} of {one['total']} documents, {state}"
+        console.print(said + (f"; {one['problem']}" if one["problem"] else ""), markup=False, soft_wrap=True)
 
 
 def load(client: Client, collection: str, path: Path, *, prune: bool = False) -> list[Unreadable]:

@@ -94,8 +94,15 @@ def add(
     weights = body["adapter"] or body["source"]
     if inspect and is_local(weights):
         body = orders.filled_in(body, inspected(weights))
-    Client().call("POST", _path(model) + "/versions", body)
-    tables.show_added(model, body)
+    tables.show_added(model, body, Client().call("POST", _path(model) + "/versions", body))
+
+
+@app.command()
+def drop(model: Model, version: Name) -> None:
+    """Forget a version that nobody needs; its name is never used again."""
+    name = version.removeprefix(f"{model}@")
+    path = f"{_path(model)}/versions/{quote(name, safe='')}?by={quote(_me(), safe='')}"
+    tables.show_model(Client().call("DELETE", path))
 
 
 @app.command()
@@ -232,8 +239,9 @@ def pause(model: Model) -> None:
 
 @app.command()
 def resume(model: Model) -> None:
-    """Go on with a swap that was held, or that waits at the end of a step."""
-    _steer(model, "resume")
+    """Go on with a swap that was held or that waits; once it is promoted, retire the old version now."""
+    swap = Client().call("GET", _path(model))["swap"]
+    _steer(model, "resume", at=swap["at"] if swap else 0)
 
 
 @app.command()
@@ -248,7 +256,7 @@ def rollback(model: Model, *, reason: Reason = "") -> None:
     _steer(model, "rollback", reason=reason)
 
 
-def _steer(model: str, verb: str, **more: str) -> None:
+def _steer(model: str, verb: str, **more: str | int) -> None:
     seen = Client().call("POST", f"{_path(model)}/swap/{verb}", {"by": _me()} | more)
     tables.show_swap(seen)
 

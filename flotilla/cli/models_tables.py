@@ -77,7 +77,8 @@ def _version(version: Seen, seen: Seen) -> Sequence[object]:
     )
 
 
-def show_added(model: str, body: Seen) -> None:
+def show_added(model: str, body: Seen, seen: Seen) -> None:
+    """`body` is what was sent, `seen` the model now."""
     shown = {"version": f"{model}@{body['name']}"} | {
         name: value for name, value in body.items() if value and name not in ("name", "price", "by")
     }
@@ -85,7 +86,8 @@ def show_added(model: str, body: Seen) -> None:
     for name, value in shown.items():
         table.add_row(Text(name, style="dim"), Text(str(value), overflow="fold"))
     _print(table)
-    _print(f"It is registered; `flotilla models swap {model} {body['name']}` brings it to customers.")
+    verb, what = ("swap", "brings it to customers") if seen["serving"] else ("serve", "has it answer")
+    _print(f"It is registered; `flotilla models {verb} {model} {body['name']}` {what}.")
 
 
 # -- a swap
@@ -126,7 +128,12 @@ def _stage(seen: Seen) -> RenderableType:
     said += ["paused"] if swap["paused"] else []
     said += ["waits for `promote`, `resume` or `rollback`"] if swap["waits"] else []
     said += ["without a gate"] if not swap["gated"] else []
+    said += [f"`resume` retires {swap['from']} now"] if _kept(swap) else []
     return Text(f"{swap['from']} → {swap['to']}: {'; '.join(said)}.")
+
+
+def _kept(swap: Seen) -> bool:
+    return swap["stage"] == "promoted" and not (swap["paused"] or swap.get("back"))
 
 
 _FIGURES = (

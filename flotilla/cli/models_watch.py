@@ -73,6 +73,8 @@ def line_of(event: dict[str, Any]) -> str:
             what = data["end"] + (f": {data['reason']}" if data.get("reason") else "")
         case "version.added":
             what = data["version"]["id"]
+        case "version.dropped":
+            what = data["version"]
         case _:
             what = ""
     by = f" (by {data['by']})" if data.get("by") else ""

@@ -121,19 +121,34 @@ def _deploy(local: Local, urls: dict[str, str], ray_address: str, steps: _Steps)
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None
         for line in process.stdout:
-            _follow(json.loads(line), steps, log)
+            _follow(json.loads(line), steps, local)
     if process.wait():
         raise Unavailable("The fleet could not be deployed.", next=f"See {log}.")
 
 
-def _follow(said: dict[str, str], steps: _Steps, log: Path) -> None:
+def _follow(said: dict[str, str], steps: _Steps, local: Local) -> None:
     match said["state"]:
         case "begun":
             steps.begin(said["step"])
         case "done":
             steps.end(said["step"])
+        case _ if said.get("field") == "FLOTILLA_SECRET":
+            raise _other_secret(local, os.environ.get("DATABASE_URL", ""))
         case _:
-            raise Unavailable(said["detail"], next=f"See {log} and `flotilla doctor`.")
+            raise Unavailable(said["detail"], next=f"See {local.logs / 'deploy.log'} and `flotilla doctor`.")
+
+
+def _other_secret(local: Local, database: str) -> Misconfigured:
+    """The secret is in the home, and the record may lie elsewhere: who removes one has the other still."""
+    file = local.home / "visitors.secret"
+    place = "DATABASE_URL" if database else str(local.postgres.data)
+    anew = "set DATABASE_URL to an empty database" if database else f"remove it: `rm -r {place}`"
+    return Misconfigured(
+        f"The record in {place} was sealed under another secret than that of {file}.",
+        field="FLOTILLA_HOME",
+        next=f"Put the {file.name} back that was there when the record was begun. If it is lost, nothing can "
+        f"read that record any more: {anew}, and start again.",
+    )
 
 
 def _is_ready(run: Run) -> bool:

@@ -34,7 +34,7 @@ class OtlpTracer:
             context=_context(span.trace, span.id),
             parent=_context(span.trace, span.parent) if span.parent else None,
             resource=self._resource,
-            attributes={f"flotilla.{name}": value for name, value in span.about.items()},
+            attributes={_attribute(name): value for name, value in span.about.items()},
             kind=SpanKind.INTERNAL,
             status=Status(StatusCode.UNSET) if ok else Status(StatusCode.ERROR, span.outcome),
             start_time=began,
@@ -43,6 +43,11 @@ class OtlpTracer:
 
     def close(self) -> None:
         self._batches.shutdown()
+
+
+def _attribute(name: str) -> str:
+    """Names of OpenTelemetry's own conventions stay as they are."""
+    return name if name.startswith("gen_ai.") else f"flotilla.{name}"
 
 
 def _context(trace: str, span: str) -> SpanContext:

@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_open_every_s: float = 15.0
     visitor_token_s: float = 12 * 3600.0
     idempotency_s: float = 24 * 3600.0
-    tallies_kept_s: float = 5.0
+    tallies_kept_s: float = 15.0  # of a host that died: others have gone on with its replies by then
     failures_kept_s: float = 600.0
 
 

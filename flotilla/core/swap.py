@@ -111,7 +111,8 @@ class Model(Steps):
     def _on_serve(self, serve: Serve) -> Effects:
         self._check_there()
         checks.check_served(serve, self.id.name)
-        version = self._find(serve.version, "version").id if serve.version else ""
+        gone = bool(self.stable) and serve.version in self.dropped  # by its settings a fleet asks for it still
+        version = self._find(serve.version, "version").id if serve.version and not gone else ""
         fact = Served(
             version="" if self.stable else version,
             least=serve.least,
@@ -210,6 +211,8 @@ class Model(Steps):
             return (self._shown(),)  # it has gone on since, perhaps by this very message
         self._check_onward(swap)
         if swap.waits and swap.stage == "canary":
+            if swap.following()[0] == "promoted":
+                self._check_for_all(swap)
             return self._go_on(swap, by=resume.by, reported=False)
         if swap.stage == "promoted" and not swap.paused:
             return self._go_on(swap, by=resume.by, reported=False, remind=(Forget(name=swap.reminder),))
@@ -226,6 +229,7 @@ class Model(Steps):
             raise Conflict(
                 f"{swap.to} can't be promoted while it is {swap.stage}.", next="Wait for the canary."
             )
+        self._check_for_all(swap)
         went = SwapWent(swap=swap.id, stage="promoted", by=promote.by)
         return self._change(went, remind=(swap.keep(),))
 
@@ -241,6 +245,10 @@ class Model(Steps):
         raise NotFound(
             f"{self.id.name} has no version {id!r}.", field=field, next=f"Known: {', '.join(self.versions)}."
         )
+
+    def _check_for_all(self, swap: Swap) -> None:
+        if why := checks.leaves_out(self.versions[swap.from_], self.versions[swap.to]):
+            raise Conflict(why, next="Roll it back, and add a version that all may use.")
 
     def _check_onward(self, swap: Swap) -> None:
         if swap.turned:

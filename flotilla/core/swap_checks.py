@@ -91,6 +91,8 @@ def check_served(serve: Serve, model: str) -> None:
 
 def check_order(order: SwapOrder, stable: Version, candidate: Version) -> None:
     """Raises `Refused` with the field at fault, as a path in the order."""
+    if (order.in_place or order.automatic or not order.steps) and (why := leaves_out(stable, candidate)):
+        raise Refused(why, field="to", next="Try it by hand (`automatic` false), or ask for it by its id.")
     if order.in_place:
         _check_in_place(stable, candidate)
     if order.gate is not None:
@@ -107,6 +109,14 @@ def check_order(order: SwapOrder, stable: Version, candidate: Version) -> None:
         raise Refused(f"A canary has {STEPS_MAX} steps at most.", field="order.steps")
     for n, step in enumerate(order.steps):
         _check_step(step, f"order.steps.{n}")
+
+
+def leaves_out(stable: Version, candidate: Version) -> str:
+    """Why the candidate can't take the stable version's place, as somebody would be answered by nobody; "" if
+    all whom that one answers may use it."""
+    if not candidate.tenants or (stable.tenants and {*stable.tenants} <= {*candidate.tenants}):
+        return ""
+    return f"{candidate.id} is for {', '.join(candidate.tenants)} alone: others would be left without an answer."
 
 
 def _check_in_place(stable: Version, candidate: Version) -> None:

@@ -60,11 +60,18 @@ def plan_of(
     return Plan(
         model=model,
         revision=revision,
+        stage=_stage(swap),
         route=_route(stable, fallbacks, swap) if stable else None,
         versions={id: one for id, one in versions.items() if id in serving or _runs(one, bases)},
         placed=tuple(_placed(version, sizes, swap) for version in placed),
         reloading=_reloading(swap),
     )
+
+
+def _stage(swap: Swap | None) -> str:
+    if swap is None:
+        return ""
+    return "turned_back" if swap.turned else swap.stage
 
 
 def _serving(stable: str, swap: Swap | None) -> Iterator[str]:

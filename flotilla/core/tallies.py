@@ -19,25 +19,35 @@ SHADOW = "shadow:"
 
 
 class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`first_token` counts replies by bucket; `seconds` is the time that `tokens` took to be made; `running`
-    is how many are being made now."""
+    """`first_token` and `lasted` count replies by bucket, of the time to the first token and to the end;
+    `seconds` and `first_seconds` are the sums of those times. `prompts` and `completions` count them by
+    `size`, of the tokens that went in and came out. `running` is how many are being made now."""
 
     running: int = 0
     replies: int = 0
     errors: int = 0
     tokens: int = 0
+    prompt_tokens: int = 0
     seconds: float = 0.0
+    first_seconds: float = 0.0
     judged: int = 0
     quality: float = 0.0
     quality_squared: float = 0.0
     first_token: dict[int, int] = {}
+    lasted: dict[int, int] = {}
+    prompts: dict[int, int] = {}
+    completions: dict[int, int] = {}
 
-    def reply(self, first_token_ms: float, tokens: int, seconds: float) -> None:
-        at = bucket(first_token_ms)
-        self.first_token[at] = self.first_token.get(at, 0) + 1
+    def reply(self, first_token_ms: float, tokens: int, seconds: float, prompt_tokens: int = 0) -> None:
+        _count(self.first_token, bucket(first_token_ms))
+        _count(self.lasted, bucket(1000 * seconds))
+        _count(self.prompts, size(prompt_tokens))
+        _count(self.completions, size(tokens))
         self.replies += 1
         self.tokens += tokens
+        self.prompt_tokens += prompt_tokens
         self.seconds += seconds
+        self.first_seconds += first_token_ms / 1000
 
     def failed(self) -> None:
         self.errors += 1
@@ -52,8 +62,10 @@ class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Adds `other`, or takes it off with `times=-1`."""
         for field in _SUMS:
             setattr(self, field, getattr(self, field) + times * getattr(other, field))
-        for at, count in other.first_token.items():
-            self.first_token[at] = self.first_token.get(at, 0) + times * count
+        for field in _COUNTS:
+            mine: dict[int, int] = getattr(self, field)
+            for at, count in getattr(other, field).items():
+                _count(mine, at, times * count)
 
     def figures(self, version: str) -> Figures:
         mean = self.quality / self.judged if self.judged else 0.0
@@ -82,7 +94,15 @@ class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
         return 0.0
 
 
-_SUMS = ("replies", "errors", "tokens", "seconds", "judged", "quality", "quality_squared")
+_SUMS = (
+    "replies", "errors", "tokens", "prompt_tokens", "seconds", "first_seconds",
+    "judged", "quality", "quality_squared",
+)  # fmt: skip
+_COUNTS = ("first_token", "lasted", "prompts", "completions")
+
+
+def _count(counts: dict[int, int], at: int, times: int = 1) -> None:
+    counts[at] = counts.get(at, 0) + times
 
 
 def bucket(ms: float) -> int:
@@ -94,19 +114,25 @@ def middle(at: int) -> float:
     return GROWTH ** (at - 0.5)
 
 
+def size(tokens: int) -> int:
+    """The least n with `tokens <= 4**n`: the bounds that OpenTelemetry has for tokens."""
+    return (max(1, tokens) - 1).bit_length() + 1 >> 1
+
+
 Tallies = dict[str, Tally]
 """By the id of the version."""
 
 
 def since(now: Mapping[str, Tally], before: Mapping[str, Tally]) -> Tallies:
-    """What was counted between two looks at the same process; `running` as of the second."""
+    """What was counted between two looks at the same process; `running` as of the second. Where less is
+    counted than before, it was begun anew: a version that was gone from all plans has come back."""
     return {id: _less(tally, before.get(id)) for id, tally in now.items()}
 
 
 def _less(now: Tally, before: Tally | None) -> Tally:
     left = Tally(running=now.running)
     left.add(now)
-    if before is not None:
+    if before is not None and all(getattr(now, field) >= getattr(before, field) for field in _SUMS):
         left.add(before, times=-1)
     return left
 

@@ -7,11 +7,13 @@ They are joined into a tree by their ids, as W3C Trace Context has them: `00-TRA
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
 from flotilla.core.clock import Clock
+from flotilla.core.generation import Finished
 from flotilla.core.ids import Draw
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -71,6 +73,10 @@ class Opened:
     def traceparent(self) -> str:
         return f"00-{self.trace}-{self.id}-01"
 
+    def note(self, about: Mapping[str, About]) -> None:
+        """More that it says of itself."""
+        self._about = self._about | dict(about)
+
     def close(self) -> None:
         span = Span(
             trace=self.trace,
@@ -83,6 +89,22 @@ class Opened:
             about=self._about,
         )
         self._tracer.write(span)
+
+
+def gen_ai(wanted: str, end: Finished) -> dict[str, About]:
+    """What a span says of a reply, by the names of OpenTelemetry's conventions for generative AI: `wanted`
+    is the model or version that was asked for, if any was. Times are in seconds, of the engine's own clock."""
+    usage = end.usage
+    asked: dict[str, About] = {"gen_ai.request.model": wanted} if wanted else {}
+    return asked | {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.model": end.model,
+        "gen_ai.usage.input_tokens": usage.prompt_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+        "gen_ai.usage.output_tokens": usage.completion_tokens,
+        "gen_ai.server.time_to_first_token": round(end.first_token_ms / 1000, 6),
+        "gen_ai.server.request.duration": round(end.total_ms / 1000, 6),
+    }
 
 
 def sampled(header: str) -> bool | None:

@@ -8,6 +8,7 @@ are to have replicas, and who is to be answered by which. The model's actor writ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -64,6 +65,15 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.base or self.id
 
 
+AMOUNT_MAX = 10**12
+
+
+def _amounts(version: Version) -> Iterator[tuple[str, int]]:
+    yield "context_tokens", version.context_tokens
+    for name in ("prompt", "cached", "completion"):
+        yield f"price.{name}", getattr(version.price, name)
+
+
 def check_version(version: Version) -> None:
     """Raises `Refused` with the field at fault; looks at nothing outside of `version`."""
     for field in ("model", "name"):
@@ -72,6 +82,9 @@ def check_version(version: Version) -> None:
             raise Refused(
                 f"{value!r} can't be a {field}.", field=field, next="Use letters, digits, - _ . and :."
             )
+    for field, amount in _amounts(version):
+        if not 0 <= amount <= AMOUNT_MAX:
+            raise Refused(f"`{field}` is 0 to {AMOUNT_MAX}, not {amount}.", field=field)
     if bool(version.base) != bool(version.adapter):
         raise Refused("A base goes with an adapter, and an adapter with a base.", field="base")
     if version.engine == "vllm" and not (version.source or version.adapter):
@@ -119,10 +132,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model wants of the fleet. `revision` is the `seq` of its actor: a higher one replaces a lower
     one. `versions` are all that may be asked for, by id, adapters too; `placed` those that get replicas.
     Replicas of a version in `reloading`, which others are being made of in place, are neither started nor
-    ended by the controller."""
+    ended by the controller. `stage` is that of the swap under way, for whoever watches; "" without one."""
 
     model: str
     revision: int
+    stage: str = ""
     route: Route | None = None
     versions: dict[str, Version] = {}
     placed: tuple[Placed, ...] = ()

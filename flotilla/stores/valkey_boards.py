@@ -5,6 +5,7 @@ Each board is one hash. Ages are told by the server's own clock, and judged wher
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -137,8 +138,12 @@ class ValkeyTallyBoard:
         await self._pages.put(process, msgspec.msgpack.encode(tallies))
 
     async def pages(self) -> dict[str, Tallies]:
-        found = await self._pages.all()
-        return {name: msgspec.msgpack.decode(page, type=Tallies) for name, page in found.items()}
+        """Those that this release can't read, as a newer one wrote them, do not hide the others."""
+        found: dict[str, Tallies] = {}
+        for name, page in (await self._pages.all()).items():
+            with suppress(msgspec.MsgspecError):
+                found[name] = msgspec.msgpack.decode(page, type=Tallies)
+        return found
 
 
 class ValkeyFailureBoard:

@@ -119,6 +119,15 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 open_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def type_of(frame: Frame) -> str:
+    """Text on its way is not looked into; what is of the moment has no characters."""
+    if frame.offset is not None and frame.length:
+        return "reply.delta"
+    return open_envelope(frame.json).type
+
+
 TURN_ENDS = frozenset({"reply.completed", "reply.failed", "reply.interrupted"})
-NOT_FOR_VISITORS = frozenset({"note.added"})
+NOT_FOR_VISITORS = frozenset({"note.added", "swap.figures"})
 """What the customer never sees; where it was, the customer's numbers have a gap."""

@@ -21,6 +21,7 @@ from actors.runtime import Kinds, Runtime
 from actors.service import Service
 from actors.serving.bills import Bills
 from actors.serving.charging import Charging
+from actors.serving.standing import stands
 from flotilla.core.clock import SystemClock
 from flotilla.core.ids import ActorId
 from flotilla.core.members import Member
@@ -58,6 +59,7 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         tallies=serving.tallies,
         replicas=serving.replicas,
         bills=Bills(charging, serving.models, clock),
+        judges=settings.judges,
         hot_log=valkey.ValkeyHotLog(client),
         letters=letters,
         clock=clock,
@@ -75,6 +77,7 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
     )
     here = Host(runtime, only=only, lease=lease)
     spawner = RaySpawner(lambda actor, resources: recipes.dedicated(settings, actor, resources))
+    here.models = lambda: stands(serving.models, charging)
     here.spawning = Spawning(lambda name: runtime.kinds.of(name).kind, spawner, clock)
     answering, care, load = Answering(here), Care(here, settings.host_memory_bytes), Load(here)
     alarm = here.alarm = Alarm(journal, fleet.due, lambda: buckets_of(roster, here.name), clock, log)

@@ -10,6 +10,7 @@ from flotilla.stores import valkey
 from models.engines import open_engine
 from models.sources import fetch
 from serve.log import logger
+from serve.quiet import quiet
 from serve.versions import Manned
 
 
@@ -22,9 +23,10 @@ async def wire(part: Manned) -> Service:
         return str(await fetch(uri, checksum, settings.cache))
 
     folder = await fetched(version.source, version.checksum) if version.source else ""
-    engine = await open_engine(version, folder, threads=settings.model_threads)
-    replica = Replica(engine, version, fetched, clock, log)
-    await replica.warm()
+    with quiet():
+        engine = await open_engine(version, folder, threads=settings.model_threads)
+        replica = Replica(engine, version, fetched, clock, log)
+        await replica.warm()
     directory = valkey.ValkeyDirectory(valkey.connect(settings.redis_url))
     return Service(
         role="model",

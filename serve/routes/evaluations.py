@@ -46,10 +46,13 @@ def _loaded(doors: Doors, view: ModelView, id: str, field: str) -> str:
         known = ", ".join(view.versions)
         raise NotFound(f"{view.name} has no version {id!r}.", field=field, next=f"Known: {known}.")
     if id not in view.plan.versions or not views.replicas(doors.roster, [version.runs_on]):
+        coming = version.runs_on in {placed.version.id for placed in view.plan.placed}
         raise Unavailable(
-            f"No replica runs {id}.",
+            f"No replica runs {id} yet." if coming else f"No replica runs {id}.",
             field=field,
-            next=f"Load it first: `flotilla models warm {view.name} {version.name}`.",
+            next="It is being loaded: try again in a while."
+            if coming
+            else f"Load it first: `flotilla models warm {view.name} {version.name}`.",
             retry_after_s=5.0,
         )
     return id
@@ -62,4 +65,5 @@ def _needs(doors: Doors) -> SwapNeeds:
         replicas=Replicas(doors.links, doors.roster, lambda _: None),
         clock=doors.clock,
         log=doors.log,
+        judges=doors.settings.judges,
     )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from actors.inspection import Status
+from actors.serving.gauging import ask_replicas
+from actors.serving.standing import Standing, stands
 from flotilla.core.errors import FlotillaError, Unavailable
 from serve.doors import Doors, doors_of
+from serve.genai_metrics import GenAiMetrics
 from serve.host_metrics import HostMetrics
 from serve.metrics import REWOUND
+from serve.replica_metrics import ReplicaMetrics
 from serve.routes.sessions import json
+from serve.serving_metrics import ServingMetrics
 
 router = APIRouter(tags=["health"])
 
@@ -60,9 +66,25 @@ async def _say(ping: Callable[[], Awaitable[None]]) -> str:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Of this gateway, and of all hosts that answer within a second."""
+    """Of this gateway, and of all hosts and replicas that answer within a second."""
     doors = doors_of(request)
     REWOUND.set(doors.fleet.rewound)
-    hosts = await doors.overview.statuses(SCRAPE_TIMEOUT_S)
-    said = {name: hosts.said.get(name) for name in doors.overview.names()}
-    return Response(generate_latest() + generate_latest(HostMetrics(said)), media_type=CONTENT_TYPE_LATEST)
+    catalogue = doors.model.catalogue
+    hosts, replicas, tallies = await asyncio.gather(
+        doors.overview.statuses(SCRAPE_TIMEOUT_S),
+        ask_replicas(doors.links, doors.roster, SCRAPE_TIMEOUT_S),
+        doors.tallied.read({version.id for version in catalogue}),
+    )
+    collectors = (
+        HostMetrics({name: hosts.said.get(name) for name in doors.overview.names()}),
+        ServingMetrics(_standings(doors, hosts.said), catalogue.plans),
+        ReplicaMetrics(replicas),
+        GenAiMetrics(tallies, catalogue.version),
+    )
+    text = generate_latest() + b"".join(map(generate_latest, collectors))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _standings(doors: Doors, hosts: Mapping[str, Status]) -> dict[str, Standing]:
+    theirs = {host: status.models for host, status in hosts.items() if status.models}
+    return theirs | {"gateway": stands(doors.model, doors.charging)}

@@ -27,6 +27,7 @@ from serve import streams
 from serve.auth import Operator, Principal, Tenant
 from serve.bodies import parse_place
 from serve.bodies_models import (
+    ResumeBody,
     ServeBody,
     SteerBody,
     SwapBody,
@@ -37,11 +38,13 @@ from serve.bodies_models import (
 from serve.doors import Doors, doors_of
 from serve.figures import Recent
 from serve.metrics import OPEN_STREAMS
+from serve.model_veil import Veil, may_see
 from serve.routes.sessions import json
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 MODELS_MAX = 200
+SEQ_MAX = 2**63 - 1
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=256)]
 
 
@@ -61,6 +64,7 @@ def version_id(model: str, version: str) -> str:
 
 
 async def view_of(doors: Doors, model: str) -> ModelView:
+    """As it is remembered: nothing is read or written for it once the actor is awake."""
     return await doors.fleet.ask(actor_of(model), swaps.Show())
 
 
@@ -89,9 +93,10 @@ def _listed(
     view = None if isinstance(asked, BaseException) else asked
     plan = view.plan if view else plan
     versions = (view or plan or Plan(model=name, revision=0)).versions
-    if versions and not any(views.may_see(version, who) for version in versions.values()):
+    seen = {id for id, version in versions.items() if may_see(version, who)}
+    if versions and not seen:
         return None
-    return views.listed(name, plan, versions, view.swap if view else None, doors.roster)
+    return views.listed(name, plan, seen, view.swap if view else None, doors.roster)
 
 
 @router.get("/{model}")
@@ -102,15 +107,15 @@ async def show_model(request: Request, who: Tenant, model: str) -> Response:
 
 
 async def _seen(request: Request, who: Principal, view: ModelView) -> dict[str, Any]:
-    doors, notes = doors_of(request), list[str]()
+    doors, notes, veil = doors_of(request), list[str](), Veil(view, who)
     counted: Tallies = {}
     span_s: float | None = None
     try:
         counted, span_s = _recent(request).take(doors.clock.monotonic(), await doors.tallies.pages())
     except Unavailable as error:
         notes.append(f"The figures are out of reach: {error.detail}")
-    replicas = views.replicas(doors.roster, view.versions)
-    return views.shown(view, who, replicas, counted, span_s) | {"notes": notes}
+    replicas = views.replicas(doors.roster, [id for id in view.versions if not veil.hides(id)])
+    return views.shown(view, veil, replicas, counted, span_s) | {"notes": notes}
 
 
 def _recent(request: Request) -> Recent:
@@ -140,15 +145,14 @@ async def stream_events(
             field=field,
             next="Send the last id that you have seen.",
         )
-    return streams.sse(OPEN_STREAMS.counted(_frames(doors, actor, seq, who)))
+    return streams.sse(OPEN_STREAMS.counted(_frames(doors, actor, seq, Veil(view, who))))
 
 
-async def _frames(doors: Doors, actor: ActorId, after: int, who: Principal) -> AsyncGenerator[Frame]:
+async def _frames(doors: Doors, actor: ActorId, after: int, veil: Veil) -> AsyncGenerator[Frame]:
     async with aclosing(doors.fleet.follow(actor, after)) as frames:
         async for frame in frames:
-            yield msgspec.structs.replace(
-                frame, json=views.live(frame.json, who), id=frame.id.partition(":")[0]
-            )
+            if told := views.live(frame.json, veil):
+                yield msgspec.structs.replace(frame, json=told, id=frame.id.partition(":")[0])
 
 
 @router.get("/{model}/history")
@@ -156,15 +160,15 @@ async def list_events(
     request: Request,
     who: Tenant,
     model: str,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=SEQ_MAX)] = 0,
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = LIMITS.page_max,
 ) -> Response:
     """What is recorded of the model with `seq > after`, in order."""
     doors, actor = doors_of(request), actor_of(model)
+    veil = Veil(await view_of(doors, model), who)  # an unknown model is 404, not an empty page
     page = await (await doors.journal()).read(actor, after=after, limit=limit)
-    if not page:
-        await view_of(doors, model)  # an unknown model is 404, not an empty page
-    return json({"events": [views.event(views.recorded(stored), who) for stored in page]})
+    found = [views.event(views.recorded(stored), veil) for stored in page]
+    return json({"events": [event for event in found if event]})
 
 
 # -- changing
@@ -179,6 +183,16 @@ async def add_version(request: Request, who: Operator, model: str) -> Response:
     version = checked({"model": model} | raw, Version)
     view = await doors_of(request).fleet.ask(actor, swaps.AddVersion(version=version, by=_by(who, by)))
     return json(await _seen(request, who, view), 201)
+
+
+@router.delete("/{model}/versions/{name}")
+async def drop_version(request: Request, who: Operator, model: str, name: str, by: str = "") -> Response:
+    """Forgets a version that nobody needs: neither the one that answers, nor one of a swap, nor the base of
+    an adapter. Its name is never used again. Dropping it again changes nothing."""
+    by = checked({"by": by}, SteerBody).by
+    drop = swaps.DropVersion(version=version_id(model, name), by=_by(who, by))
+    view = await doors_of(request).fleet.ask(actor_of(model), drop)
+    return json(await _seen(request, who, view))
 
 
 @router.post("/{model}/serve")
@@ -228,9 +242,17 @@ async def pause(request: Request, who: Operator, model: str) -> Response:
 
 @router.post("/{model}/swap/resume")
 async def resume(request: Request, who: Operator, model: str) -> Response:
-    """On from where it was held; from the end of a step that waits, to the next."""
-    body = await read(request, SteerBody)
-    return await _steer(request, who, model, swaps.Resume(by=_by(who, body.by)))
+    """On from where it was held; from the end of a step that waits, to the next; from a promotion, to the
+    end of the old version. With `at`, the swap's own `at` as it was shown, one that is sent twice goes on once."""
+    body = await read(request, ResumeBody)
+    at = body.at or await _at(doors_of(request), model)
+    return await _steer(request, who, model, swaps.Resume(at=at, by=_by(who, body.by)))
+
+
+async def _at(doors: Doors, model: str) -> int:
+    """Where the swap is: the message may be sent again on its way to the actor."""
+    swap = (await view_of(doors, model)).swap
+    return swap.at if swap else 0
 
 
 @router.post("/{model}/swap/promote")

@@ -192,7 +192,7 @@ async def list_events(
     request: Request,
     who: Anyone,
     session: str,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = LIMITS.page_max,
 ) -> Response:
     """The durable events, in order; for a visitor without what is not for the customer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -12,6 +13,7 @@ import pytest
 import uvloop
 
 from actors.link import Link, Links, Listener, connect
+from actors.wire import Op
 from flotilla.core.errors import FlotillaError, LimitReached, NotFound, Unavailable
 from flotilla.core.limits import LIMITS
 
@@ -43,6 +45,10 @@ class Server:
             case "count":
                 for n in range(int(body)):
                     yield b"%d" % n
+            case "steps":
+                for size in SIZES:
+                    yield body + b"x" * size
+                    await asyncio.sleep(0)  # the others make theirs
             case "flood":
                 while True:
                     self.sent += 1
@@ -99,6 +105,55 @@ async def test_many_calls_at_once_each_get_their_own_answer(link: Link) -> None:
 async def test_a_stream_is_whole_and_in_order_past_its_window(link: Link) -> None:
     got = [item async for item in link.call("count", b"2000")]
     assert got == [b"%d" % n for n in range(2000)]
+
+
+SIZES = (0, 1, 4096, 4097, 70_000)
+
+
+async def test_what_streams_send_together_shares_frames_and_keeps_its_order(
+    monkeypatch: pytest.MonkeyPatch, link: Link
+) -> None:
+    ops: Counter[Op] = Counter()
+    hand_on = Link.on_frame
+
+    def counted(self: Link, op: Op, stream: int, body: bytes) -> None:
+        ops[op] += 1
+        hand_on(self, op, stream, body)
+
+    monkeypatch.setattr(Link, "on_frame", counted)
+
+    async def read(number: int) -> list[bytes]:
+        return [item async for item in link.call("steps", b"%d" % number)]
+
+    got = await asyncio.gather(*map(read, range(600)))
+    for number, items in enumerate(got):
+        assert items == [b"%d" % number + b"x" * size for size in SIZES]
+    assert 0 < ops[Op.ITEMS] < 100 and ops[Op.END] == 600
+    assert ops[Op.ITEM] >= 1200  # the large ones, each in a frame of its own
+
+
+@pytest.mark.parametrize(
+    ("count", "body"),
+    [
+        (2, struct.pack(">2Q2I", 1, 1, 1, 1) + b"x"),
+        (2, struct.pack(">2Q2I", 1, 1, 1, 1) + b"xyz"),
+        (3, b"x"),
+        (257, bytes(12 * 257)),
+        (2**60, b""),
+    ],
+)
+async def test_items_that_do_not_fit_their_frame_are_hung_up_on(count: int, body: bytes) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(struct.pack(">IBQ", len(body), Op.ITEMS, count) + body)
+        await reader.read()
+        writer.close()
+
+    peer = await asyncio.start_server(accept, "127.0.0.1", 0)
+    link = await connect(f"127.0.0.1:{peer.sockets[0].getsockname()[1]}", TOKEN)
+    with pytest.raises(Unavailable, match="broke"):
+        await anext(link.call("echo", b""))
+    peer.close()
 
 
 async def test_any_bytes_travel(link: Link) -> None:

@@ -272,8 +272,9 @@ class World:
             board=self.land.board,
             tallies=self.land.pages,
             replicas=self.land,
+            judges=self.judges,
         )
-        return list(residence.residents(doors, self.judges))
+        return list(residence.residents(doors))
 
     async def tell(self, message: Any) -> ModelView:
         return await self.cluster.fleet.ask(AT, message, timeout_s=10.0)

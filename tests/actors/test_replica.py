@@ -12,6 +12,7 @@ import pytest
 
 from actors.link import Link, Listener, connect
 from actors.serving.door import Door, within
+from actors.serving.meters import ReplicaSaid
 from actors.serving.replica import IN_PLACE_WAIT_S, RELOAD_MAX_S, Replica
 from actors.serving.watching import watch
 from flotilla.core.errors import (
@@ -133,8 +134,9 @@ async def test_all_its_methods_over_a_link(stage: Stage) -> None:
     assert isinstance(parts[-1], Finished) and parts[-1].model == "m@1"
     assert await link.ask("ping", b"") == b""
     await link.ask("load_adapter", msgspec.msgpack.encode(ADAPTER))
-    load = msgspec.msgpack.decode(await link.ask("load", b""), type=EngineLoad)
-    assert load.adapters == ("m@bank",) and load.queued_tokens == 7
+    said = msgspec.msgpack.decode(await link.ask("metrics", b""), type=ReplicaSaid)
+    assert (said.version, said.meter.generated_tokens, said.meter.ended) == ("m@1", 2, {"stop": 1})
+    assert said.load.adapters == ("m@bank",) and said.load.queued_tokens == 7
     await link.ask("unload_adapter", msgspec.msgpack.encode("m@bank"))
     await link.ask("reload", msgspec.msgpack.encode(NEW))
     assert stage.replica.info() == {"version": "m@2", "name": "m@2"}

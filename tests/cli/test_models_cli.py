@@ -221,3 +221,25 @@ def test_a_moment_of_a_swap_stands_side_by_side() -> None:
     said = shown.get()
     assert "m@1 → m@2: canary 1 of 3, 5 % of the conversations; paused; without a gate." in said
     assert "87" in said and "0.50" in said and "The [figures] are old." in said and "canary [1]" in said
+
+
+# -- going on, dropping
+
+
+async def test_the_first_version_is_to_be_served_and_another_one_to_be_swapped_to(w: World) -> None:
+    assert "flotilla models serve m 1" in await says("add", "m@1", "--engine", "scripted")
+    await w.desk.post("/v1/models/m/serve", json={"version": "1"})
+    assert "flotilla models swap m 2" in await says("add", "m@2", "--engine", "scripted")
+
+
+async def test_a_promotion_is_resumed_and_the_old_version_dropped(w: World) -> None:
+    await w.serving("1", "2")
+    await says("swap", "m", "2", "--manual", "--canary", "50", "--hold", "0")
+    await w.reach("canary")
+    assert "`resume` retires m@1 now" in await says("promote", "m")
+    with pytest.raises(FlotillaError, match="part of the swap"):
+        await says("drop", "m", "1")
+    await says("resume", "m")
+    await w.reach("done")
+    said = await says("drop", "m", "m@1")
+    assert set((await w.view()).versions) == {"m@2"} and "m@2" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,43 @@ def test_metrics_count_what_the_hosts_do(fleet: TestFleet) -> None:
 
 
 def test_every_metric_is_in_the_documents(fleet: TestFleet) -> None:
-    documented = set(re.findall(r"`(flotilla_\w+)`", DOCS.read_text()))
-    ours = {family for family in metrics(fleet) if family.startswith("flotilla_")}
+    fleet.ask(fleet.session(), QUESTION)
+    documented = set(re.findall(r"`((?:flotilla_|vllm:|gen_ai_)\w+)`", DOCS.read_text()))
+    ours = {family for family in metrics(fleet) if family.startswith(("flotilla_", "vllm:", "gen_ai_"))}
     assert ours <= {name.removesuffix("_total") for name in documented}
+
+
+def test_metrics_count_what_the_models_do(fleet: TestFleet) -> None:
+    before = metrics(fleet)
+    fleet.ask(fleet.session(), QUESTION)
+    usage, first = "gen_ai_client_token_usage", "gen_ai_server_time_to_first_token_seconds"
+    (replica,) = {s.labels["engine"] for s in before["flotilla_replica_up"].samples}
+    (version,) = {s.labels["model_name"] for s in before["flotilla_replica_up"].samples}
+    of = {"model_name": version, "engine": replica}
+    counted = (
+        ("vllm:prompt_tokens", "_total"),
+        ("vllm:generation_tokens", "_total"),
+        ("vllm:time_to_first_token_seconds", "_count"),
+        ("vllm:time_to_first_token_seconds", "_sum"),
+    )
+    after = metrics(fleet)
+    gained = {
+        name + end: value(after, name, name + end, **of) - value(before, name, name + end, **of)
+        for name, end in counted
+    }
+    assert all(more > 0 for more in gained.values()), gained
+    assert value(after, "flotilla_replica_up", "flotilla_replica_up", **of) == 1
+    assert value(after, "vllm:num_requests_running", "vllm:num_requests_running", **of) == 0
+    assert value(after, "flotilla_charges_dropped", "flotilla_charges_dropped_total", host="host-0") == 0
+
+    by_version = {"gen_ai_response_model": version}
+    wanted = value(before, first, f"{first}_count", **by_version) + 1 if first in before else 1
+    deadline = time.monotonic() + 10  # the tallies are hung up twice a second
+    while value(after, first, f"{first}_count", **by_version) < wanted and time.monotonic() < deadline:
+        after = metrics(fleet)
+    assert value(after, first, f"{first}_count", **by_version) >= wanted
+    made = value(after, usage, f"{usage}_sum", **by_version, gen_ai_token_type="output")
+    assert 0 < made <= value(after, "vllm:generation_tokens", "vllm:generation_tokens_total", **of)
 
 
 def test_a_turn_is_traced_from_the_gateway_to_the_reply(fleet: TestFleet) -> None:
@@ -159,6 +194,11 @@ def test_a_turn_is_traced_from_the_gateway_to_the_reply(fleet: TestFleet) -> Non
     ids = {span["id"] for span in of_trace}
     assert [s["name"] for s in of_trace if s.get("parent") not in ids] == ["POST message"]
     assert not any(QUESTION in json.dumps(span) for span in spans)
+    (made,) = (span["about"] for span in of_trace if span["name"] == "work Generate")
+    assert made["gen_ai.operation.name"] == "chat"
+    assert made["gen_ai.request.model"] == made["gen_ai.response.model"] != ""
+    assert made["gen_ai.usage.input_tokens"] > 0 and made["gen_ai.usage.output_tokens"] > 0
+    assert 0 <= made["gen_ai.server.time_to_first_token"] <= made["gen_ai.server.request.duration"]
 
 
 def test_an_unknown_trace_is_said_to_be_unknown(fleet: TestFleet) -> None:

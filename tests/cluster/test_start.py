@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from flotilla.cli import up
 from flotilla.core.errors import Misconfigured
+from flotilla.stores.postgres import migrate, open_journal
 from tests.fleet import TestFleet
 
 
@@ -49,6 +51,23 @@ def test_a_folder_without_weights(stopped: TestFleet, tmp_path: Path) -> None:
 
 def test_no_database(stopped: TestFleet) -> None:
     assert "DATABASE_URL" in failed_up(stopped, DATABASE_URL="postgresql://127.0.0.1:1/none")
+
+
+def test_a_record_that_another_secret_sealed(stopped: TestFleet) -> None:
+    local = stopped.local
+    local.prepare()
+    local.postgres.start()
+
+    async def begun() -> None:
+        await migrate(local.postgres.url)
+        await (
+            await open_journal(local.postgres.url, secret="a secret of somebody who was here before")
+        ).close()
+
+    asyncio.run(begun())
+    local.postgres.stop()
+    said = "".join(failed_up(stopped).split())
+    assert f"`rm-r{local.postgres.data}`" in said and f"{local.home}/visitors.secret" in said
 
 
 def test_no_redis(stopped: TestFleet) -> None:

@@ -23,7 +23,7 @@ def test_a_span_keeps_its_ids_its_times_and_its_end() -> None:
             began=1000.5,
             took_ms=2.5,
             outcome="conflict",
-            about={"actor": "t/session/s", "facts": 2},
+            about={"actor": "t/session/s", "facts": 2, "gen_ai.usage.output_tokens": 9},
         )
     )
     tracer.write(Span(trace=TRACE, id="00000000000000aa", name="Post", began=1000.0, took_ms=4.0))
@@ -37,6 +37,7 @@ def test_a_span_keeps_its_ids_its_times_and_its_end() -> None:
     assert record.start_time == 1_000_500_000_000
     assert record.end_time == record.start_time + 2_500_000
     assert record.attributes["flotilla.actor"] == "t/session/s" and record.attributes["flotilla.facts"] == 2
+    assert record.attributes["gen_ai.usage.output_tokens"] == 9
     assert (record.status.status_code, record.status.description) == (StatusCode.ERROR, "conflict")
     assert post.status.status_code is StatusCode.UNSET
     assert post.resource.attributes["service.name"] == "flotilla-host"

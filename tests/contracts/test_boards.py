@@ -154,7 +154,7 @@ async def test_what_is_too_old_is_taken_off_the_board(valkey_server: Valkey) -> 
     await client.delete(*KEYS)
     _, tallies, _ = all_of(client)
     await tallies.post("silent", {})
-    await older(client, 6)
+    await older(client, LIMITS.tallies_kept_s + 1)
     await client.hset("flotilla:tallies", "odd", "no time")  # pyright: ignore
     assert await tallies.pages() == {}
     assert await client.hlen("flotilla:tallies") == 0  # pyright: ignore

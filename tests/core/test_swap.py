@@ -154,6 +154,14 @@ def test_a_version_that_nobody_needs_is_dropped_and_its_name_is_never_used_again
     check(world)
 
 
+def test_a_first_version_that_was_dropped_since_does_not_keep_a_fleet_from_starting() -> None:
+    world = World().known().begin().finish()
+    world.feed(DropVersion(version="m@1"))
+    world.feed(Serve(version="m@1", least=2, most=2))
+    assert world.route.stable == "m@2" and world.board.placed[0].least == 2
+    check(world)
+
+
 def test_an_adapter_goes_before_its_base() -> None:
     world = World().known("1", "2")
     world.feed(AddVersion(version=version("tone", base="m@2", adapter="/a")))

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from flotilla.core.errors import AdapterMissing, Conflict, Misconfigured, Overloaded, Refused, Unsupported
-from flotilla.core.generation import Origin, Piece, Prompt
+from flotilla.core.generation import Generated, Origin, Piece, Prompt
 from flotilla.core.versions import Version
 from models.engines import open_engine
 from models.paged import VllmModel
@@ -104,6 +104,25 @@ async def test_no_adapter_goes_while_it_is_used(engine: VllmModel, base: Path) -
     assert set(engine.load().adapters) == {"b", "c"}
     await used[1].aclose()
     for id in "bc":
+        await engine.unload_adapter(id)
+
+
+def logprobs_of(parts: list[Generated]) -> list[float]:
+    """One a token: a piece may have several."""
+    return [token.logprob for part in parts if isinstance(part, Piece) for token in part.logprobs]
+
+
+async def test_whoever_uses_no_adapter_is_not_changed_by_those_who_do(engine: VllmModel, base: Path) -> None:
+    """All places are taken, and both are made in the same steps."""
+    prompt = ask("Hi", tokens_max=24, logprobs=0)
+    alone = logprobs_of(await run(engine, prompt))
+    for seed, id in enumerate("ab"):
+        await engine.load_adapter(id, str(adapted(base, seed=seed)))
+    others = [run(engine, msgspec.structs.replace(prompt, adapter=id)) for id in "ab"]
+    beside, *_ = await asyncio.gather(run(engine, prompt), *others)
+    found = logprobs_of(beside)
+    assert found == pytest.approx(alone, abs=1e-3)
+    for id in "ab":
         await engine.unload_adapter(id)
 
 

@@ -146,7 +146,7 @@ async def world() -> AsyncIterator[World]:
     problems.install(app)
     for module in (models, evaluations):
         app.include_router(module.router)
-    app.state.doors = Doors(made.cluster, made.rig)
+    app.state.doors = made.doors = Doors(made.cluster, made.rig)
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="warning"))
     tasks = [asyncio.create_task(server.serve()), asyncio.create_task(made.beat())]
     while not server.started:

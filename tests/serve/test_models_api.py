@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
+from flotilla.core.swap_facts import Case
 from flotilla.core.tallies import Tally
 from serve.figures import Recent
+from serve.settings import read_settings
 from tests.serve.model_world import GATE, RIGHT, WRONG, World, world
 from tests.serving_runtime.replica_rig import ask
 
@@ -179,6 +182,17 @@ def test_figures_are_of_the_last_minute_once_somebody_has_looked() -> None:
     assert counted["m@1"].replies == 0 and span == 270.0
 
 
+def test_a_version_that_is_counted_anew_has_no_negative_figures() -> None:
+    recent, before, now = Recent(), Tally(), Tally()
+    before.reply(10.0, 50, 1.0)
+    before.reply(10.0, 50, 1.0)
+    recent.take(100.0, {"p": {"m@1": before}})
+    now.reply(10.0, 5, 3.0)
+    counted, _ = recent.take(110.0, {"p": {"m@1": now}})
+    figures = counted["m@1"].figures("m@1")
+    assert (figures.replies, round(figures.tokens_per_s, 2)) == (1, 1.67)
+
+
 # -- a swap
 
 
@@ -300,3 +314,74 @@ async def test_a_version_that_nothing_runs_is_not_answered_for_by_another(w: Wor
     await w.add("2")
     answer = await w.desk.post("/v1/models/m/evaluations", json={"version": "2", "gate": GATE})
     assert answer.status_code == 503 and "models warm m 2" in answer.json()["next"]
+
+
+# -- going on, dropping, judging
+
+
+async def test_a_resume_that_is_sent_twice_goes_on_once_and_a_promotion_is_resumed_to_its_end(
+    w: World,
+) -> None:
+    await w.serving("1", "2")
+    order = BY_HAND | {"steps": [STEP, STEP, STEP], "keep_s": 600.0}
+    await w.desk.post("/v1/models/m/swaps", json={"to": "2", "order": order})
+    async with asyncio.timeout(20):
+        while not ((swap := (await w.show())["swap"]) and swap["waits"]):
+            await asyncio.sleep(0.02)
+    assert swap["percents"] == [0, 0, 0] and swap["stages"][-1] == "retiring"
+    for _ in range(2):
+        answer = await w.desk.post("/v1/models/m/swap/resume", json={"at": swap["at"]})
+        assert answer.status_code == 200
+        async with asyncio.timeout(20):
+            while not (seen := (await w.show())["swap"])["waits"]:
+                await asyncio.sleep(0.02)
+        assert seen["step"] == 1
+    await w.desk.post("/v1/models/m/swap/promote")
+    another = await w.desk.post("/v1/models/m/swaps", json={"to": "1"})
+    assert another.status_code == 409 and "Resume it" in another.json()["next"]
+    assert (await w.desk.post("/v1/models/m/swap/resume")).status_code == 200
+    assert (await w.reach("done"))["serving"]["stable"] == "m@2"
+
+
+async def test_a_version_is_dropped(w: World) -> None:
+    await w.serving("1")
+    await w.add("2")
+    refused = await w.desk.delete("/v1/models/m/versions/1")
+    assert (refused.status_code, refused.json()["field"]) == (422, "version")
+    assert (await w.tenant.delete("/v1/models/m/versions/2")).status_code == 403
+    assert (await w.desk.delete("/v1/models/m/versions/9")).status_code == 404
+    for _ in range(2):
+        answer = await w.desk.delete("/v1/models/m/versions/2?by=Ann")
+        assert answer.status_code == 200
+        assert [version["id"] for version in answer.json()["versions"]] == ["m@1"]
+    (dropped,) = [e for e in await w.events("version.dropped") if e["type"] == "version.dropped"]
+    assert dropped["data"] == {"version": "m@2", "by": "other/Ann"}
+    again = await w.add("2")
+    assert (again.status_code, again.json()["field"]) == (409, "name")
+
+
+def polite(case: Case, answer: str, arguments: Mapping[str, Any]) -> float:
+    return float("please" in answer)
+
+
+async def test_judges_are_of_the_modules_that_the_settings_name(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await w.serving("1")
+    gate = GATE | {"judges": [{"name": f"{__name__}:polite"}]}
+    body = {"version": "1", "gate": gate}
+    refused = await w.desk.post("/v1/models/m/evaluations", json=body)
+    assert refused.status_code == 422 and "may not judge" in refused.json()["detail"]
+    monkeypatch.setenv("FLOTILLA_JUDGES", f"else.where,{__name__}")
+    w.doors.settings = msgspec.structs.replace(w.doors.settings, judges=read_settings().judges)
+    found = (await w.desk.post("/v1/models/m/evaluations", json=body)).json()
+    assert found["answers"]["m@1"][0]["score"] == 0.0 and not found["verdict"]["passed"]
+
+
+async def test_looking_hangs_no_plan_up_again(w: World) -> None:
+    await w.serving("1")
+    hung = await w.rig.plans.plans()
+    for _ in range(3):
+        await w.show()
+        await w.desk.get("/v1/models")
+    assert await w.rig.plans.plans() is hung, "the same as long as nothing is hung up"

@@ -21,6 +21,12 @@ def test_fifty_seeds_twice() -> None:
     assert len({outcome.trace for outcome in first}) == len(SEEDS)
 
 
+def test_worlds_with_models_too() -> None:
+    for seed in range(4):
+        assert run(seed, tracing=True, models=True) == run(seed, tracing=True, models=True)
+        assert run(seed, models=False).steps < run(seed, models=True).steps
+
+
 def test_tracing_changes_nothing() -> None:
     for seed in range(10):
         traced, plain = run(seed, tracing=True), run(seed)

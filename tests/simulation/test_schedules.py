@@ -1,4 +1,4 @@
-"""Ten thousand schedules on every core, none of which breaks a promise. FLOTILLA_SCHEDULES changes how many,
+"""A thousand schedules on every core, none of which breaks a promise. FLOTILLA_SCHEDULES changes how many,
 FLOTILLA_SEED where they begin."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-SCHEDULES = int(os.environ.get("FLOTILLA_SCHEDULES", "10000"))
+SCHEDULES = int(os.environ.get("FLOTILLA_SCHEDULES", "1000"))
 FIRST = int(os.environ.get("FLOTILLA_SEED", "0"))
 
 

@@ -1,0 +1,30 @@
+"""What a planted bug is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import msgspec
+
+from simulation.world import World
+
+
+class Bug(msgspec.Struct, frozen=True):
+    """`rules` are those that the checker may catch it by. Some are found only where there are `models`."""
+
+    plant: Callable[[World], AbstractContextManager[None]]
+    rules: frozenset[str]
+    models: bool | None = None
+
+
+@contextmanager
+def instead(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[None]:
+    """`make` gets the method that is there and returns the one that is broken."""
+    method = vars(owner)[name]
+    setattr(owner, name, make(method))
+    try:
+        yield
+    finally:
+        setattr(owner, name, method)

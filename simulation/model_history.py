@@ -1,0 +1,197 @@
+"""Whether the models kept their promises, too: what was hung up, seen and said, beside a model's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from simulation.observations import (
+    Change,
+    Entry,
+    Fault,
+    Hung,
+    Journals,
+    Observation,
+    Received,
+    Saw,
+    Told,
+    Violation,
+)
+
+BOARDS_LOST = "the boards are lost"
+STARTING = "hosts start"
+PASSING = frozenset({"unavailable", "overloaded", "deadline-passed"})
+"""A task's end that says no more than that its caller's time was up."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's record says at one of its entries."""
+
+    stable: str = ""
+    swap: str = ""
+    from_: str = ""
+    to: str = ""
+    stage: str = ""
+    turned: bool = False
+    paused: bool = False
+    waits: bool = False
+
+    def after(self, change: Change) -> State:
+        replace = msgspec.structs.replace
+        match change.type:
+            case "model.served":
+                return replace(self, stable=self.stable or change.version)
+            case "swap.begun":
+                return State(stable=self.stable, swap=change.swap, from_=self.stable, to=change.to)
+            case "swap.went":
+                promoted = change.stage in ("promoted", "retiring")
+                stable = self.to if promoted else self.stable
+                return replace(self, stable=stable, stage=change.stage, paused=False, waits=False)
+            case "swap.paused" | "swap.resumed":
+                return replace(self, paused=change.type == "swap.paused")
+            case "swap.waits":
+                return replace(self, waits=True)
+            case "swap.turned":
+                return replace(self, stable=self.from_, turned=True, paused=False, waits=False)
+            case "swap.ended":
+                return State(stable=self.to if change.end == "done" else self.from_)
+            case _:
+                return self
+
+    @property
+    def asked(self) -> set[str]:
+        """Whoever customers may be answered by."""
+        canary = self.stage == "canary" and not self.turned
+        return {id for id in (self.stable, self.to if canary else "") if id}
+
+
+def states(changes: Iterable[Change]) -> list[State]:
+    """By `seq`, the one before the first entry too."""
+    found = [State()]
+    for change in changes:
+        found.append(found[-1].after(change))
+    return found
+
+
+def check_models(
+    seen: Sequence[Observation],
+    changes: Sequence[Change],
+    journals: Journals,
+    texts: Mapping[str, Sequence[str]],
+    closings: Sequence[str],
+) -> list[Violation]:
+    """`texts` are what each version may say; `closings` what may stand behind that."""
+    known = states(changes)
+    words = _Words(texts, closings)
+    calm_until = min(
+        (o.at for o in seen if isinstance(o, Fault) and o.what != STARTING), default=float("inf")
+    )
+    plans = [o for o in seen if isinstance(o, Hung)]
+    found = [broken for o in plans for broken in _hung(o, known, o.at < calm_until)]
+    found += [broken for o in seen if isinstance(o, Told) for broken in _told(o, known)]
+    found += _backwards(seen)
+    found += _unasked(seen, known, journals)
+    for name in sorted(journals):
+        found += _said(name, journals[name], words)
+    return found
+
+
+def _broken(rule: str, what: str, at: float = 0.0, session: str = "") -> Violation:
+    return Violation(rule=rule, session=session, at=at, what=what)
+
+
+# -- plans
+
+
+def _hung(hung: Hung, known: Sequence[State], calm: bool) -> Iterable[Violation]:
+    """A plan says what the record says there; while all is calm nobody is left behind by one."""
+    if hung.revision >= len(known):
+        yield _broken("stable", f"plan {hung.revision} hangs there, the record ends before", hung.at)
+        return
+    state = known[hung.revision]
+    if hung.stable != state.stable:
+        said = f"plan {hung.revision} has everybody answered by {hung.stable!r}; recorded is {state.stable!r}"
+        yield _broken("stable", said, hung.at)
+    elif hung.candidate and not hung.shadow and hung.candidate not in state.asked:
+        yield _broken("stable", f"plan {hung.revision} has {hung.candidate} answer in no canary", hung.at)
+    missing = {id for id in (state.stable, state.from_, state.to) if id} - {*hung.placed}
+    if missing:
+        yield _broken("unplaced", f"plan {hung.revision} has no replicas for {sorted(missing)}", hung.at)
+    if calm and hung.cut:
+        yield _broken(
+            "unplaced", f"{hung.cut} were answering when plan {hung.revision} left them out", hung.at
+        )
+
+
+def _told(told: Told, known: Sequence[State]) -> Iterable[Violation]:
+    if told.seq >= len(known):
+        yield _broken("lost", f"{told.client} was told of entry {told.seq}; the record ends before", told.at)
+    elif told.stable != known[told.seq].stable:
+        said = f"{told.client} was told that {told.stable} is stable at {told.seq}, where the record has "
+        yield _broken("lost", said + known[told.seq].stable, told.at)
+
+
+def _backwards(seen: Sequence[Observation]) -> Iterable[Violation]:
+    """No process is given an older plan than before; unless the boards were lost."""
+    latest: dict[str, int] = {}
+    for o in seen:
+        if isinstance(o, Fault) and o.what == BOARDS_LOST:
+            latest.clear()
+        elif isinstance(o, Saw):
+            before = latest.get(o.process, 0)
+            if o.revision < before:
+                yield _broken("backwards", f"{o.process} saw plan {o.revision} after {before}", o.at)
+            latest[o.process] = o.revision
+
+
+def _unasked(seen: Sequence[Observation], known: Sequence[State], journals: Journals) -> Iterable[Violation]:
+    """Nobody is answered by a version before a plan has it answer anybody."""
+    made_by = {(name, entry.seq): entry.model for name, entries in journals.items() for entry in entries}
+    asked: set[str] = set()
+    for o in seen:
+        if isinstance(o, Hung):
+            asked |= known[min(o.revision, len(known) - 1)].asked
+        elif isinstance(o, Received) and (model := made_by.get((o.session, o.seq))) and model not in asked:
+            said = f"{o.client} got {o.turn} of {model}, which was to answer nobody"
+            yield _broken("unasked", said, o.at, o.session)
+
+
+# -- texts
+
+
+class _Words:
+    def __init__(self, texts: Mapping[str, Sequence[str]], closings: Sequence[str]) -> None:
+        self._texts = texts
+        self._closings = closings
+
+    def whole(self, text: str, version: str) -> bool:
+        return self._body(text) in self._texts.get(version, ())
+
+    def begun(self, text: str) -> bool:
+        """Whether it is the beginning of what one version says."""
+        body = self._body(text)
+        return any(whole.startswith(body) for texts in self._texts.values() for whole in texts)
+
+    def _body(self, text: str) -> str:
+        for closing in self._closings:
+            text = text.removesuffix(closing)
+        return text
+
+
+def _said(name: str, entries: Sequence[Entry], words: _Words) -> Iterable[Violation]:
+    """Each text is one version's, and each task is one version's."""
+    of_task: dict[str, str] = {}
+    for entry in entries:
+        if entry.type == "reply.failed" or (entry.type == "task.failed" and entry.text not in PASSING):
+            yield _broken("failed", f"{entry.type} of {entry.turn} at {entry.seq} {entry.text}", session=name)
+        elif entry.type == "reply.interrupted" and not words.begun(entry.text):
+            yield _broken("mixed", f"{entry.turn} was made by several: {entry.text!r}", session=name)
+        elif entry.model:
+            if not words.whole(entry.text, entry.model):
+                said = f"{entry.turn} is said to be by {entry.model}, and is {entry.text!r}"
+                yield _broken("mixed", said, session=name)
+            before = of_task.setdefault(entry.turn, entry.model)
+            if entry.type == "step.done" and before != entry.model:
+                said = f"{entry.turn} went on at {entry.model} after {before}"
+                yield _broken("changed", said, session=name)

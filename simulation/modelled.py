@@ -1,0 +1,108 @@
+"""What a world has where there are models: versions, boards, a scheduler of replicas, and who is about them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+from flotilla.core.ids import ActorId
+from flotilla.core.versions import Plan, Version, version_of
+from simulation.boards import Boards
+from simulation.clock import SimClock
+from simulation.crew import Crew
+from simulation.model_history import State, states
+from simulation.nodes import HostNode
+from simulation.observations import Change, Hung, Saw
+from simulation.operators import Commissioner, Operator
+from simulation.record import changes_of
+from simulation.stores import Store
+from simulation.versions import ACTOR, MODEL, versions
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+TENANT = "demo"
+CONTROLLER = "controller"
+
+
+class Modelled:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.chance = random.Random(f"models {world.seed}")
+        self.versions: dict[str, Version] = {version.id: version for version in versions(self.chance)}
+        clock = SimClock(world.loop, world.loop.root)
+        self.boards = Boards(clock, self._hung)
+        scheduler = world.loop.process("ray")
+        self.crew = Crew(world.loop, scheduler, self.chance, world.start, world.kill)
+        self.stores = {
+            "boards": Store(world.loop, world.network, world.loop.process("boards"), self.boards),
+            "crew": Store(world.loop, world.network, scheduler, self.crew),
+        }
+        self.writers = [ActorId(TENANT, "writer", f"w_{n}") for n in range(self.chance.choice((0, 1, 2)))]
+
+    # -- noting
+
+    def saw(self, process: str, plan: Plan) -> None:
+        world = self._world
+        world.observe(Saw(at=world.loop.time(), process=process, revision=plan.revision))
+
+    def _hung(self, plan: Plan) -> None:
+        route = plan.route
+        self._world.observe(
+            Hung(
+                at=self._world.loop.time(),
+                revision=plan.revision,
+                stable=route.stable if route else "",
+                candidate=route.candidate if route else "",
+                shadow=bool(route and route.shadow),
+                placed=tuple(placed.version.id for placed in plan.placed),
+                cut=tuple(sorted({id for id in self._answering() if id not in plan.versions})),
+            )
+        )
+
+    def _answering(self) -> Iterator[str]:
+        """The versions that customers are being answered by, as their hosts know it."""
+        for node in self._world.nodes.values():
+            if isinstance(node, HostNode) and node.serving:
+                tallies = node.serving.models.counts.tallies
+                yield from (id for id, tally in tallies.items() if tally.running > 0 and id in self.versions)
+
+    # -- the record
+
+    async def changes(self) -> list[Change]:
+        return changes_of(await self._world.journal.read(ACTOR))
+
+    def state(self) -> State:
+        """What the record has come to. (The journal in memory never waits.)"""
+        work = self.changes()
+        try:
+            work.send(None)
+        except StopIteration as done:
+            return states(done.value)[-1]
+        raise AssertionError("The journal waited.")
+
+    # -- people
+
+    def people(self) -> Iterator[Coroutine[Any, Any, None]]:
+        outside = self._world.outside
+        operator = Operator("operator", outside, self.state)
+        yield operator.run(list(self.versions.values()), self.chance.choice((1, 2, 2, 3, 4)))
+        for n, writer in enumerate(self.writers):
+            yield Commissioner(f"commissioner-{n}", outside).run(writer, self.chance.randint(2, 6))
+
+    # -- the end
+
+    async def waits(self) -> list[tuple[str, str, str]]:
+        """A swap without an end, a plan that isn't the record's, replicas of what nobody is answered by."""
+        state, plan = self.state(), (await self.boards.plans()).get(MODEL)
+        waits: list[tuple[str, str, str]] = []
+        if state.swap:
+            waits.append(("the swap", MODEL, f"an end ({state.stage})"))
+        hangs = plan.route.stable if plan and plan.route else ""
+        if hangs != state.stable:
+            waits.append(("the board", MODEL, f"the plan with {state.stable}, has {hangs!r}"))
+        there = {version_of(name) for name in self.crew.placed}
+        if there != {state.stable}:
+            waits.append(("the crew", MODEL, f"replicas of {state.stable} alone, has {sorted(there)}"))
+        return waits

@@ -1,0 +1,75 @@
+"""The models as a simulated host has them: wired as `serve.serving` wires the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from actors.doorways import Doorways
+from actors.link import Links
+from actors.residents import model as model_residents
+from actors.residents.agent import AgentPerformer
+from actors.roster import Roster
+from actors.runtime import Resident
+from actors.serving.router import Models
+from actors.serving.sight import Replicas
+from flotilla.core.clock import Clock
+from flotilla.core.errors import FlotillaError
+from flotilla.core.tools import Toolbox
+from simulation.boards import SeenBoard
+from simulation.versions import MODEL
+from simulation.writers import Lookup, Writer
+
+FAILURES_EVERY_S = 1.0
+
+
+class Serving:
+    """`boards` are tallies and failures, as this process sees them."""
+
+    def __init__(
+        self,
+        links: Links,
+        roster: Roster,
+        board: SeenBoard,
+        boards: Any,
+        *,
+        clock: Clock,
+        log: Any,
+        random: Random,
+    ) -> None:
+        self.board = board
+        self.boards = boards
+        self._clock = clock
+        self._log = log
+        self._failed: dict[str, str] = {}
+        self.replicas = Replicas(links, roster, self._failure)
+        self.models = Models(links, roster, board, boards, clock=clock, log=log, random=random, default=MODEL)
+
+    def _failure(self, version: str) -> str | None:
+        return self._failed.get(version)
+
+    def residents(self, doors: Doorways, random: Random) -> Iterator[Resident]:
+        yield from model_residents.residents(doors)
+        performer = AgentPerformer(
+            knowledge=doors.knowledge,
+            model=doors.model,
+            toolbox=Toolbox([Lookup(self._clock)]),
+            letters=doors.letters,
+            clock=self._clock,
+            log=self._log,
+            random=random,
+        )
+        yield Resident(Writer, performer)
+
+    async def run(self) -> None:
+        await asyncio.gather(self.models.run(), self._look_for_failures())
+
+    async def _look_for_failures(self) -> None:
+        while True:
+            try:
+                self._failed = await self.boards.failures()
+            except FlotillaError as error:
+                self._log.info("failures.stale", reason=error.detail)
+            await self._clock.sleep(FAILURES_EVERY_S)

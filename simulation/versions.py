@@ -1,0 +1,73 @@
+"""The model of a world and its versions. What each says can be told from what the others say, at any place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from flotilla.core.ids import ActorId
+from flotilla.core.swap_facts import Budgets, CanaryStep, Case, GateSet, Judge, SwapOrder
+from flotilla.core.versions import FLEET, Canary, Version
+
+MODEL = "m"
+ACTOR = ActorId(FLEET, "model", MODEL)
+FACTS = "The Silver card has a fee of 10 € a year. Naïve 日本語 👩‍👩‍👧 words. A branch opens at nine."
+REPLIES = (
+    "The Silver card has a fee of 10 € a year.",
+    "Naïve 日本語 👩‍👩‍👧 words. A branch opens",
+    "A branch opens at nine.",
+)
+GOOD = ("m@1", "m@2")
+BAD = "m@3"
+"""Slow, or it breaks off, or it can't be started: as the world's seed says."""
+
+
+def _marked(reply: str) -> str:
+    """A sign before each word: a reply that goes on with another version's words shows it."""
+    return " ".join(f"³{word}" for word in reply.split(" "))
+
+
+TEXTS: Mapping[str, tuple[str, ...]] = {
+    "m@1": REPLIES,
+    "m@2": tuple(reply.upper() for reply in REPLIES),
+    BAD: tuple(map(_marked, REPLIES)),
+}
+
+
+def versions(chance: random.Random) -> list[Version]:
+    """Those of one world. All keep the same pace, but the bad one."""
+    pace = {"first_token_s": 0.05, "token_s": chance.choice((0.02, 0.1, 0.2)), "tick_s": 0.01}
+    ill = chance.choice(({"fail_share": 0.5}, {"slow_ms": 1500.0}, {"fail_share": 0.1}))
+    return [
+        Version(
+            model=MODEL,
+            name=id.partition("@")[2],
+            engine="scripted",
+            settings={"mode": "replies", "replies": texts, **pace, **(ill if id == BAD else {})},
+        )
+        for id, texts in TEXTS.items()
+    ]
+
+
+def order(chance: random.Random) -> SwapOrder:
+    """What an operator may ask for, in seconds instead of minutes."""
+    percents = chance.choice(((50.0,), (30.0, 100.0), (60.0,), (20.0, 50.0, 100.0)))
+    hold_s = chance.choice((0.3, 1.0, 2.0))
+    return SwapOrder(
+        gate=_GATE if chance.random() < 0.2 else None,
+        shadow_share=0.8,
+        shadow_replies=chance.choice((0, 0, 2)),
+        shadow_max_s=4.0,
+        steps=tuple(CanaryStep(canary=Canary(percent=percent), hold_s=hold_s) for percent in percents),
+        budgets=Budgets(replies_min=5, quality_drop_max=1.0),  # only the bad one is worse
+        automatic=chance.random() < 0.8,
+        load_max_s=30.0,
+        keep_s=chance.choice((0.5, 2.0, 5.0)),
+    )
+
+
+_GATE = GateSet(
+    name="short",
+    cases=(Case(id="fee", question="What does the Silver card cost?"),),
+    judges=(Judge(name="length"),),
+)
