@@ -16,28 +16,26 @@ class Operator:
     """Of one model."""
 
     def __init__(self, url: str, model: str, key: str = "dev") -> None:
-        self._http = httpx2.AsyncClient(
-            base_url=f"{url}/v1/models/{model}", headers={"Authorization": f"Bearer {key}"}, timeout=60
-        )
-        self.model = model
+        self._http = httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+        self._path = f"/v1/models/{model}"
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def view(self) -> Json:
-        return (await self._http.get("")).raise_for_status().json()
+        return (await self._http.get(self._path)).raise_for_status().json()
 
     async def add(self, name: str, **version: Any) -> None:
-        (await self._http.post("/versions", json={"name": name, **version})).raise_for_status()
+        (await self._http.post(f"{self._path}/versions", json={"name": name, **version})).raise_for_status()
 
     async def serve(self, version: str, **more: Any) -> None:
-        (await self._http.post("/serve", json={"version": version, **more})).raise_for_status()
+        (await self._http.post(f"{self._path}/serve", json={"version": version, **more})).raise_for_status()
 
     async def swap(self, to: str, **order: Any) -> None:
-        (await self._http.post("/swaps", json={"to": to, "order": order})).raise_for_status()
+        (await self._http.post(f"{self._path}/swaps", json={"to": to, "order": order})).raise_for_status()
 
     async def steer(self, what: str) -> None:
-        (await self._http.post(f"/swap/{what}", json={})).raise_for_status()
+        (await self._http.post(f"{self._path}/swap/{what}", json={})).raise_for_status()
 
     async def until(self, true: Callable[[Json], bool], timeout_s: float) -> Json:
         """The first view of which it is true. Raises `TimeoutError`, and `RuntimeError` for a swap that went

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -21,7 +22,7 @@ from simulation.observations import (
 
 BOARDS_LOST = "the boards are lost"
 STARTING = "hosts start"
-PASSING = frozenset({"unavailable", "overloaded", "deadline-passed"})
+PASSING = frozenset({"unavailable", "other-version", "overloaded", "deadline-passed"})
 """A task's end that says no more than that its caller's time was up."""
 
 
@@ -87,13 +88,15 @@ def check_models(
     calm_until = min(
         (o.at for o in seen if isinstance(o, Fault) and o.what != STARTING), default=float("inf")
     )
+    if any(entry.type == "step.done" for entries in journals.values() for entry in entries):
+        calm_until = 0.0  # a task comes back to its version behind a tool, which nobody waits for
     plans = [o for o in seen if isinstance(o, Hung)]
     found = [broken for o in plans for broken in _hung(o, known, o.at < calm_until)]
     found += [broken for o in seen if isinstance(o, Told) for broken in _told(o, known)]
     found += _backwards(seen)
     found += _unasked(seen, known, journals)
     for name in sorted(journals):
-        found += _said(name, journals[name], words)
+        found += _said(name, journals[name], words, _retired(plans))
     return found
 
 
@@ -179,7 +182,13 @@ class _Words:
         return text
 
 
-def _said(name: str, entries: Sequence[Entry], words: _Words) -> Iterable[Violation]:
+def _retired(plans: Sequence[Hung]) -> set[str]:
+    """Versions that were placed once and then not: nobody was left who could go on with a task."""
+    placed = [{*plan.placed} for plan in plans]
+    return {id for before, after in pairwise(placed) for id in before - after}
+
+
+def _said(name: str, entries: Sequence[Entry], words: _Words, retired: set[str]) -> Iterable[Violation]:
     """Each text is one version's, and each task is one version's."""
     of_task: dict[str, str] = {}
     for entry in entries:
@@ -192,6 +201,6 @@ def _said(name: str, entries: Sequence[Entry], words: _Words) -> Iterable[Violat
                 said = f"{entry.turn} is said to be by {entry.model}, and is {entry.text!r}"
                 yield _broken("mixed", said, session=name)
             before = of_task.setdefault(entry.turn, entry.model)
-            if entry.type == "step.done" and before != entry.model:
+            if entry.type == "step.done" and before != entry.model and before not in retired:
                 said = f"{entry.turn} went on at {entry.model} after {before}"
                 yield _broken("changed", said, session=name)
