@@ -31,6 +31,7 @@ WORSE: dict[str, dict[str, Any]] = {
 CUSTOMERS = 16
 SEED = 17
 LOOK_EVERY_S = 0.02
+WATCH_ENDS_S = 5.0
 # Processes hang their tallies up this often, at least: what is read there is not older.
 POSTED_WITHIN_S = 0.6
 
@@ -58,6 +59,7 @@ class Moments(msgspec.Struct):
     canary_at: float = 0.0
     posted_at: float = 0.0
     back_at: float = 0.0
+    over: bool = False
 
 
 class Trial:
@@ -75,8 +77,9 @@ class Trial:
         try:
             ended = await self._driver.swapped(id, order(50, hold_s=120.0), key)
         finally:
+            moments.over = True
+            await asyncio.wait([watching], timeout=WATCH_ENDS_S)
             watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
         assert ended["end"] == "rolled_back", ended
         burnt_at = moments.posted_at - POSTED_WITHIN_S
         if what != "broken":  # a reply that breaks off goes on elsewhere: its customer sees nothing of it
@@ -89,7 +92,7 @@ class Trial:
         client = valkey.connect(self._fleet.local.valkey.url)
         plans, tallies, counted = ValkeyPlanBoard(client), ValkeyTallyBoard(client), Counted()
         try:
-            while True:
+            while not moments.over:
                 plan = (await plans.plans()).get(self._model)
                 self._note(id, plan, counted.take(await tallies.pages()), moments)
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -149,7 +152,7 @@ async def regressions(fleet: OwnFleet, rounds: int) -> list[Found]:
 async def _rounds(trial: Trial, what: str, rounds: int) -> Found:
     backs = [await trial.back(what, f"{what} {number}") for number in range(rounds)]
     for back in backs:
-        print(f"back after {back.seconds:.2f} s ({back.reason})")
+        print(f"back after {back.seconds:.2f} s ({back.reason})", flush=True)
     taken = [back.seconds for back in backs]
     median = float(np.median(taken))
     return Found(what=what, seconds=median, rounds=rounds, spread=(max(taken) - min(taken)) / median)
