@@ -71,7 +71,7 @@ async def _add(fleet: Fleet, version: Version) -> None:
     """The one that is known under this name stays: a release may describe it in other words."""
     try:
         await fleet.ask(_actor(version.model), AddVersion(version=version, by=BY))
-    except Conflict as error:  # whoever has changed the settings behind a name should hear why nothing changes
+    except Conflict as error:  # whoever has changed the settings should hear why nothing changes
         logger("deploy").warning("version.stays", version=version.id, reason=error.detail, next=error.next)
 
 
