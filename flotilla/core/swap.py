@@ -111,7 +111,9 @@ class Model(Steps):
     def _on_serve(self, serve: Serve) -> Effects:
         self._check_there()
         checks.check_served(serve, self.id.name)
-        gone = bool(self.stable) and serve.version in self.dropped  # by its settings a fleet asks for it still
+        gone = (
+            bool(self.stable) and serve.version in self.dropped
+        )  # by its settings a fleet asks for it still
         version = self._find(serve.version, "version").id if serve.version and not gone else ""
         fact = Served(
             version="" if self.stable else version,

@@ -116,7 +116,9 @@ def leaves_out(stable: Version, candidate: Version) -> str:
     all whom that one answers may use it."""
     if not candidate.tenants or (stable.tenants and {*stable.tenants} <= {*candidate.tenants}):
         return ""
-    return f"{candidate.id} is for {', '.join(candidate.tenants)} alone: others would be left without an answer."
+    return (
+        f"{candidate.id} is for {', '.join(candidate.tenants)} alone: others would be left without an answer."
+    )
 
 
 def _check_in_place(stable: Version, candidate: Version) -> None:
