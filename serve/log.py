@@ -53,7 +53,7 @@ def logger(role: str) -> Any:
             _where,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger(role=role)

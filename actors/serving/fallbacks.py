@@ -21,7 +21,8 @@ from flotilla.core.generation import Prompt
 from flotilla.core.policy.breaker import Breaker
 from flotilla.core.versions import Version
 
-CONTINUE_PATIENCE_S = 20.0
+# Longer than a replica takes to come back (vLLM on two cores: 30 s), shorter than a reply is waited for.
+CONTINUE_PATIENCE_S = 90.0
 
 
 class Fallbacks:

@@ -144,10 +144,10 @@ def test_every_metric_is_in_the_documents(fleet: TestFleet) -> None:
 
 def test_metrics_count_what_the_models_do(fleet: TestFleet) -> None:
     before = metrics(fleet)
-    fleet.ask(fleet.session(), QUESTION)
+    version = fleet.ask(fleet.session(), QUESTION)["data"]["model"]
     usage, first = "gen_ai_client_token_usage", "gen_ai_server_time_to_first_token_seconds"
-    (replica,) = {s.labels["engine"] for s in before["flotilla_replica_up"].samples}
-    (version,) = {s.labels["model_name"] for s in before["flotilla_replica_up"].samples}
+    up = [s.labels for s in before["flotilla_replica_up"].samples if s.labels["model_name"] == version]
+    (replica,) = {labels["engine"] for labels in up}
     of = {"model_name": version, "engine": replica}
     counted = (
         ("vllm:prompt_tokens", "_total"),

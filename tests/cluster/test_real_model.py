@@ -35,7 +35,7 @@ def real() -> Iterator[TestFleet]:
 
 def assert_honest(reply: dict[str, Any]) -> None:
     """Whatever a small model says: quotes are verbatim, and what is unsupported says so."""
-    assert reply["model"] == "SmolLM2-135M-Instruct" and reply["usage"]["completion_tokens"] > 0
+    assert reply["model"] == "smollm2@1" and reply["usage"]["completion_tokens"] > 0
     for citation in reply["citations"]:
         assert citation["quote"] in TEXTS[citation["document"]]
         assert 0 <= citation["start"] < citation["end"] <= len(reply["text"])
