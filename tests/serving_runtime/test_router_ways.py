@@ -12,6 +12,7 @@ import pytest
 
 from actors.serving import counting, router
 from actors.serving.balance import key_of
+from actors.serving.fallbacks import CONTINUE_PATIENCE_S
 from flotilla.core.errors import NotFound, OtherVersion, Refused, Unavailable
 from flotilla.core.generation import ChatMessage, EngineLoad, Finished, Generated, Origin, Piece, Prompt
 from flotilla.core.policy.affinity import Affinity
@@ -333,13 +334,13 @@ async def test_a_reply_waits_for_its_version_before_another_one_goes_on_with_it(
     await rig.publish(plan("m@1", fallbacks=("spare",)), plan("spare@1"))
     await rig.start("spare@1")
     going_on = ask(said="Once upon", model="m@1")
-    for shift_s in (0.0, 15.0):
+    for shift_s in (0.0, CONTINUE_PATIENCE_S - 5.0):
         rig.clock.shift_s = shift_s
         await rig.look()
         with pytest.raises(Unavailable) as waits:
             await rig.ask(going_on)
         assert waits.value.retry_after_s
-    rig.clock.shift_s = 25.0
+    rig.clock.shift_s = CONTINUE_PATIENCE_S + 5.0
     assert made_by(await rig.ask(going_on)) == "spare@1"
     assert rig.tally("m@1").errors == 0  # it was counted when the reply broke off
 
