@@ -1,4 +1,4 @@
-"""Six hundred schedules on every core, none of which breaks a promise. FLOTILLA_SCHEDULES changes how many,
+"""Four hundred schedules on every core, none of which breaks a promise. FLOTILLA_SCHEDULES changes how many,
 FLOTILLA_SEED where they begin."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-SCHEDULES = int(os.environ.get("FLOTILLA_SCHEDULES", "600"))
+SCHEDULES = int(os.environ.get("FLOTILLA_SCHEDULES", "400"))
 FIRST = int(os.environ.get("FLOTILLA_SEED", "0"))
 
 
