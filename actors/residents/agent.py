@@ -19,20 +19,18 @@ from actors.doorways import Doorways
 from actors.performer import Activation, Performer
 from actors.runtime import Resident
 from actors.serving.bills import Bills
-from actors.serving.holding import hold, let_go
 from flotilla.core.calls import Call
 from flotilla.core.clock import Clock
 from flotilla.core.effects import Signal, Step, Work
 from flotilla.core.errors import FlotillaError, TooLarge, Unavailable
 from flotilla.core.flow import Agent
-from flotilla.core.flow_facts import Came, LetGo, Perform, Redo, TaskCancelled, TaskDone, TaskFailed
+from flotilla.core.flow_facts import Came, LetGo, Perform, Redo
 from flotilla.core.generation import Finished, Prompt
 from flotilla.core.ids import ActorId
 from flotilla.core.journal import Letter
-from flotilla.core.ledger import Recorded
 from flotilla.core.policy.breaker import Breaker, BreakerSettings
 from flotilla.core.policy.retry import Patience, passes, pause_after, pauses
-from flotilla.core.ports import Knowledge, Letters, ModelDoor
+from flotilla.core.ports import Knowledge, Letters, Model
 from flotilla.core.tools import Tool, Toolbox, check
 from flotilla.core.wants import CallTool, Generate, Hits, Search, Text, Value
 
@@ -82,7 +80,7 @@ class AgentPerformer(Performer):
         self,
         *,
         knowledge: Knowledge,
-        model: ModelDoor,
+        model: Model,
         toolbox: Toolbox,
         letters: Letters,
         clock: Clock,
@@ -129,12 +127,8 @@ class AgentPerformer(Performer):
                 found = await self._search(at.id.tenant, want, call)
                 return Came(step=effect.step, outcome=found)
             case Generate(prompt=prompt):
-                task = effect.step.rpartition(".")[0]
-                if prompt.pinned:  # perhaps by an activation that is lost, and ours holds nothing yet
-                    hold(at, task, self._model, prompt.model)
                 text = await self._generate(prompt, call)
                 self._charge(at.id, effect.step, text)
-                hold(at, task, self._model, text.model)
                 return Came(step=effect.step, outcome=text)
             case CallTool() as want:
                 return await self._use(at.id, effect, want, call)
@@ -164,10 +158,6 @@ class AgentPerformer(Performer):
         end = await self._patiently(go_on, self._settings.model, call, asyncio.Event())
         tracing.generated(prompt.model, end)
         return Text("".join(said), end.usage, end.model)
-
-    def recorded(self, at: Activation, recorded: Recorded) -> None:
-        if isinstance(recorded.fact, TaskDone | TaskFailed | TaskCancelled):
-            let_go(at, recorded.fact.task)
 
     def _charge(self, id: ActorId, step: str, text: Text) -> None:
         if self._bills is not None and text.model:

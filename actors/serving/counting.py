@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import weakref
 from collections import deque
 from collections.abc import Collection
 
@@ -34,11 +33,6 @@ class Counts:
     def left(self, id: str) -> None:
         self.of(id).running -= 1
 
-    def hold(self, id: str) -> Hold:
-        tally = self.of(id)
-        tally.held += 1
-        return Hold(tally)
-
     def p95_ms(self, id: str) -> float | None:
         """Of the last replies' first tokens; None if there were too few."""
         recent = self._recent.get(id)
@@ -47,20 +41,9 @@ class Counts:
     def prune(self, known: Collection[str]) -> None:
         """Forgets versions that are in no plan and answer nobody."""
         for id, tally in list(self.tallies.items()):
-            if id.removeprefix(SHADOW) not in known and not (tally.running or tally.held):
+            if id.removeprefix(SHADOW) not in known and not tally.running:
                 del self.tallies[id]
                 self._recent.pop(id, None)
-
-
-class Hold:
-    """A task that goes on with a version, until it is released or nobody has it any more."""
-
-    def __init__(self, tally: Tally) -> None:
-        self.release = weakref.finalize(self, _let_go, tally)
-
-
-def _let_go(tally: Tally) -> None:
-    tally.held -= 1
 
 
 class Recent:

@@ -24,7 +24,7 @@ from actors.roster import Roster
 from actors.serving.attempts import AGAIN_S, Asker
 from actors.serving.balance import Balance, NoReplica, key_of
 from actors.serving.catalogue import Catalogue
-from actors.serving.counting import Counts, Hold
+from actors.serving.counting import Counts
 from actors.serving.fallbacks import Fallbacks
 from actors.serving.here import NOBODY, Here
 from actors.serving.replies import Begun, Replies, Terms
@@ -94,9 +94,6 @@ class Models:
 
     def versions(self, tenant: str) -> list[Version]:
         return sorted((v for v in self.catalogue if may_use(v, tenant)), key=lambda version: version.id)
-
-    def hold(self, version: str) -> Hold:
-        return self.counts.hold(version)
 
     def score(self, version: str, quality: float) -> None:
         if self.catalogue.version(version) is not None:

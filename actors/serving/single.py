@@ -7,7 +7,6 @@ from contextlib import aclosing
 
 import msgspec
 
-from actors.serving.counting import Hold
 from flotilla.core.errors import NotFound
 from flotilla.core.generation import Finished, Generated, Origin, Prompt
 from flotilla.core.ports import Model
@@ -40,9 +39,6 @@ class OneModel:
             async for part in parts:
                 named = isinstance(part, Finished) and not part.model
                 yield msgspec.structs.replace(part, model=self.name) if named else part
-
-    def hold(self, version: str) -> Hold:
-        return Hold(self.scores)
 
     def score(self, version: str, quality: float) -> None:
         self.scores.score(quality)

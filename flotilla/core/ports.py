@@ -5,7 +5,7 @@ Every implementation behind a door passes the same contract tests (tests/contrac
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import date, datetime
 from typing import Protocol
 
@@ -279,11 +279,6 @@ class FailureBoard(Protocol):
         ...
 
 
-class Held(Protocol):
-    @property
-    def release(self) -> Callable[[], object]: ...
-
-
 class ModelDoor(Model, Protocol):
     """All the models of a fleet, as one who asks sees them: the way to the right version of the right one."""
 
@@ -293,11 +288,6 @@ class ModelDoor(Model, Protocol):
 
         Raises `NotFound` for one that there isn't, or that is not for this tenant; `Unavailable` if nothing
         is known of any model yet."""
-        ...
-
-    def hold(self, version: str) -> Held:
-        """Keeps the version from being taken away while a task goes on with it: it counts as in use until it
-        is released, or nobody has what was returned any more."""
         ...
 
     def score(self, version: str, quality: float) -> None:

@@ -105,7 +105,7 @@ class Bench:
             random=Random(7),
             settings=AgentSettings(**settings),
         )
-        self.at: Any = SimpleNamespace(id=AT, notes=None)
+        self.at: Any = SimpleNamespace(id=AT)
 
     async def perform(self, want: Any, *, left_s: float | None = None, last: bool = False) -> Came:
         effect = Perform(step="t-1.1", want=want, idempotency_key=f"{AT}:t-1.1", last=last)
