@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from actors import frames, inspection
-from actors.follower import Follower
+from actors import follower, frames, inspection
 from actors.host import Host, refused
 from actors.listener import Reply
 from actors.outcomes import moved
+from actors.outlet import Feed, Outlet
 from actors.tickets import Replayed
 from flotilla.core.calls import Call
 from flotilla.core.errors import FlotillaError, NotFound
@@ -46,10 +46,11 @@ class Remote:
 
 
 class Answering:
-    """`asked` and `handle` are what a `Listener` calls."""
+    """`asked`, `handle` and `feeds` are what a `Listener` calls."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.feeds: dict[str, Feed] = {"follow": self._follow}
 
     # -- one frame in, one out
 
@@ -91,28 +92,23 @@ class Answering:
 
     # -- streams
 
-    async def handle(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
-        match method:
-            case "follow":
-                items = self._follow(frames.decode_follow(body))
-            case "stream":
-                items = self._stream(frames.decode_ask(body))
-            case _:
-                raise NotFound(f"A host has no method {method!r}.")
-        async with aclosing(items) as open_items:
-            async for item in open_items:
-                yield item
+    def _follow(self, body: bytes, outlet: Outlet) -> None:
+        frame = frames.decode_follow(body)
+        reader = follower.Remote(frame.after, frame.offset, outlet)
+        activation = self._host.follow(frame.actor, reader, frame.hops)
 
-    async def _follow(self, frame: frames.FollowFrame) -> AsyncGenerator[bytes]:
-        follower = Follower(frame.after, frame.offset)
-        activation = self._host.follow(frame.actor, follower, frame.hops)
-        try:
-            async with aclosing(follower.frames()) as items:
-                async for item in items:
-                    yield item
-        finally:
-            follower.end(moved())
-            activation.unfollow(follower)
+        def gone() -> None:
+            reader.end(moved())
+            activation.unfollow(reader)
+
+        outlet.on_gone = gone
+
+    async def handle(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
+        if method != "stream":
+            raise NotFound(f"A host has no method {method!r}.")
+        async with aclosing(self._stream(frames.decode_ask(body))) as items:
+            async for item in items:
+                yield item
 
     async def _stream(self, frame: frames.AskFrame) -> AsyncGenerator[bytes]:
         message = self._host.message(frame.actor, frame.message)

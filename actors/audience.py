@@ -59,14 +59,13 @@ class Audience:
         self._followers = [*(self._followers or ()), follower]
 
     def unfollow(self, follower: Follower) -> None:
+        """Into a new list: it may be called while the old one is walked over."""
         if self._followers and follower in self._followers:
-            self._followers.remove(follower)
+            self._followers = [other for other in self._followers if other is not follower]
 
     def publish(self, frame: bytes) -> None:
-        if self._followers:
-            self._followers = [follower for follower in self._followers if not follower.ended]
-            for follower in self._followers:
-                follower.put(frame)
+        for follower in self._followers or ():
+            follower.put(frame)
 
     def dismiss(self, error: FlotillaError | None = None) -> None:
         """Who follows comes again, from where it is."""

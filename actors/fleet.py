@@ -21,6 +21,7 @@ from actors.refs import ActorRef
 from actors.roster import Roster
 from actors.telling import Telling
 from actors.tickets import Copied
+from actors.watch import Viewer, Watch
 from actors.ways import Ways, no_host
 from flotilla.core.actor import Actor
 from flotilla.core.calls import CHAIN_MAX, Call
@@ -165,6 +166,10 @@ class Fleet:
     def follow(self, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Frame]:
         """Every event with `seq > after`, once and in order, for as long as somebody listens."""
         return self._following.follow(actor, after, offset)
+
+    def watch(self, actor: ActorId, after: int, offset: int, viewer: Viewer) -> Watch:
+        """The same for thousands at once: `viewer` is called with each event, and nothing waits."""
+        return self._following.watch(actor, after, offset, viewer)
 
     async def stream(
         self, actor: ActorId, message: Message[A], *, call: Call = NO_CALL

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncGenerator
 
 import msgspec
 
+from actors.incoming import CREDIT_EVERY, Pulled, Sink, Stream, Tap
 from actors.listener import Asked, Handler, Listener, Reply
 from actors.wire import Frames, Op, check_size, items_of
 from flotilla.core.errors import FlotillaError, Overloaded, Problem, Unavailable, error_of
@@ -26,26 +26,11 @@ from flotilla.core.limits import LIMITS
 __all__ = ["Asked", "Handler", "Link", "Links", "Listener", "Reply", "Unanswered", "connect"]
 
 SWEEP_EVERY_S = 0.025  # at most: how late an ask may learn that its time is up
-_CREDIT_EVERY = LIMITS.link_window_items // 4
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class Unanswered(Unavailable):
     """Nothing has come back in the time that was given."""
-
-
-class _Call:
-    """One stream, as its caller sees it."""
-
-    def __init__(self) -> None:
-        self.items: deque[bytes] = deque()
-        self.arrived = asyncio.Event()
-        self.ended = False
-        self.error: FlotillaError | None = None
-
-    def end(self, error: FlotillaError | None = None) -> None:
-        self.ended, self.error = True, error
-        self.arrived.set()
 
 
 class Link(Frames):
@@ -54,7 +39,7 @@ class Link(Frames):
     def __init__(self, address: str) -> None:
         super().__init__()
         self.address = address
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Stream] = {}
         self._asks: dict[int, tuple[asyncio.Future[bytes], float]] = {}  # and its deadline
         self._last = 0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -118,31 +103,45 @@ class Link(Frames):
 
     async def call(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
         """Items until the other end is done. Closing the iterator cancels the work there."""
-        stream, call = self._open(method, body)
+        call = Pulled()
+        stream = self._open(method, body, call)
         taken = 0
         try:
             while True:
                 while call.items:
                     yield call.items.popleft()
                     taken += 1
-                    if taken % _CREDIT_EVERY == 0:
-                        self.send(Op.CREDIT, stream, _CREDIT_EVERY.to_bytes(4, "big"))
+                    if taken % CREDIT_EVERY == 0:
+                        self.grant(stream, CREDIT_EVERY)
                 if call.error is not None:
                     raise call.error
-                if call.ended:
+                if call.over:
                     return
                 call.arrived.clear()
                 await call.arrived.wait()
         finally:
             del self._calls[stream]
-            if not call.ended:
+            if not call.over:
                 self.send(Op.CANCEL, stream)
 
-    def _open(self, method: str, body: bytes) -> tuple[int, _Call]:
+    def tap(self, method: str, body: bytes, sink: Sink) -> Tap:
+        """A stream whose items are handed to `sink` as they come, and no task waits for them."""
+        tap = Tap(self, self._last + 1, sink)
+        self._open(method, body, tap)
+        return tap
+
+    def untap(self, stream: int) -> None:
+        if self._calls.pop(stream, None) is not None:
+            self.send(Op.CANCEL, stream)
+
+    def grant(self, stream: int, items: int) -> None:
+        self.send(Op.CREDIT, stream, items.to_bytes(4, "big"))
+
+    def _open(self, method: str, body: bytes, call: Stream) -> int:
         stream = self._new_stream()
         self.send(Op.OPEN, stream, self._content(method, body))
-        call = self._calls[stream] = _Call()
-        return stream, call
+        self._calls[stream] = call
+        return stream
 
     # -- what may be sent
 
@@ -172,13 +171,13 @@ class Link(Frames):
         elif op is Op.ITEMS:
             self._on_items(stream, body)
         elif call := self._calls.get(stream):  # else it was cancelled here with items on the way
-            self._on_item(op, call, body)
+            self._on_item(op, stream, call, body)
 
-    def _on_item(self, op: Op, call: _Call, body: bytes) -> None:
+    def _on_item(self, op: Op, stream: int, call: Stream, body: bytes) -> None:
         if op is Op.ITEM:
             self._put(call, body)
         elif op is Op.END:
-            call.end()
+            self._end(stream, call, None)
 
     def _on_items(self, count: int, body: bytes) -> None:
         try:
@@ -190,11 +189,15 @@ class Link(Frames):
                 self._put(call, item)
         return None
 
-    def _put(self, call: _Call, item: bytes) -> None:
-        call.items.append(item)
-        call.arrived.set()
-        if len(call.items) > LIMITS.link_window_items:
+    def _put(self, call: Stream, item: bytes) -> None:
+        if not call.put(item):
             self.abort()  # it sends what it has no credit for
+
+    def _end(self, stream: int, call: Stream, error: FlotillaError | None) -> None:
+        """A tap is gone with its end; what is pulled stays until its last item was."""
+        if isinstance(call, Tap):
+            del self._calls[stream]
+        call.end(error)
 
     def _on_error(self, stream: int, body: bytes) -> None:
         try:
@@ -205,7 +208,7 @@ class Link(Frames):
             if not asked[0].done():
                 asked[0].set_exception(error)
         elif call := self._calls.get(stream):
-            call.end(error)
+            self._end(stream, call, error)
         return None
 
     def on_lost(self) -> None:
@@ -215,9 +218,9 @@ class Link(Frames):
         for answer, _ in asks.values():
             if not answer.done():
                 answer.set_exception(self._broke())
-        for call in self._calls.values():
-            if not call.ended:
-                call.end(self._broke())
+        for stream, call in list(self._calls.items()):
+            if not call.over:
+                self._end(stream, call, self._broke())
 
     def _broke(self) -> Unavailable:
         return Unavailable(f"The link to {self.address} broke.", retry_after_s=0.5)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import msgspec
 
+from actors.outlet import Feed, Outlet
 from actors.wire import HELLO_BYTES_MAX, Frames, Op, check_size
 from flotilla.core.errors import FlotillaError, Refused, TooLarge, Unavailable
 from flotilla.core.limits import LIMITS
@@ -63,22 +64,28 @@ class _Work:
             self.more.clear()
             await self.more.wait()
 
+    def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
 
 class _Answering(Frames):
     """One peer. Reading from it stops while it has too much unanswered, or does not read its answers."""
 
-    def __init__(self, handler: Handler, asked: Asked | None, token: str, peers: set[_Answering]) -> None:
+    def __init__(self, listener: Listener) -> None:
         super().__init__()
         self.body_bytes_max = HELLO_BYTES_MAX
-        self._handler = handler
-        self._asked = asked
-        self._token = token
+        self._handler = listener.handler
+        self._asked = listener.asked
+        self._feeds = listener.feeds
+        self._token = listener.token
         self._trusted = False
-        self._work: dict[int, _Work] = {}
+        self._work: dict[int, _Work | Outlet] = {}
+        self.held: set[Outlet] = set()  # those that wait for the transport
         self._replies: dict[int, Reply] = {}
         self._tells = 0
-        self._peers = peers
-        peers.add(self)
+        self._peers = listener.peers
+        self._peers.add(self)
 
     def on_frame(self, op: Op, stream: int, body: bytes) -> None:
         if not self._trusted:
@@ -170,10 +177,39 @@ class _Answering(Frames):
     def _open(self, stream: int, body: bytes) -> None:
         if stream in self._replies or stream in self._work:
             return self.abort()
+        method, _, payload = body.partition(b"\0")
+        if feed := self._feeds.get(method):
+            return self._feed(stream, feed, method, payload)
         work = self._work[stream] = _Work()
         self._mind_reading()
         work.task = self._loop.create_task(self._run(stream, work, body))
         return None
+
+    def _feed(self, stream: int, feed: Feed, method: bytes, payload: bytes) -> None:
+        outlet = self._work[stream] = Outlet(self, stream)
+        self._mind_reading()
+        try:
+            feed(payload, outlet)
+        except FlotillaError as error:
+            outlet.end(error)
+        except Exception as error:
+            outlet.end(_bug(error, method))
+            self._report(f"{method!r} failed.", error)
+
+    def close(self, outlet: Outlet) -> bool:
+        """False if it was closed before."""
+        if self._work.get(outlet.stream) is not outlet:
+            return False
+        del self._work[outlet.stream]
+        self.held.discard(outlet)
+        self._mind_reading()
+        return True
+
+    def end(self, stream: int, error: FlotillaError | None) -> None:
+        if error is None:
+            self.send(Op.END, stream)
+        else:
+            self.send(Op.ERROR, stream, _problem(error))
 
     async def _run(self, stream: int, work: _Work, body: bytes) -> None:
         method, _, payload = body.partition(b"\0")
@@ -212,14 +248,22 @@ class _Answering(Frames):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._mind_reading()
+        held, self.held = self.held, set()
+        for outlet in held:
+            outlet.grant(0)
 
     # -- when nobody waits any more
 
     def _cancel(self, stream: int) -> None:
         if reply := self._replies.pop(stream, None):
             self._leave(reply)
-        elif (work := self._work.get(stream)) and work.task is not None:
-            work.task.cancel()
+        elif work := self._work.get(stream):
+            self._stop(work)
+
+    def _stop(self, work: _Work | Outlet) -> None:
+        if isinstance(work, Outlet):
+            self.close(work)
+        work.stop()
 
     def _leave(self, reply: Reply) -> None:
         reply.gone = True
@@ -232,9 +276,8 @@ class _Answering(Frames):
 
     def on_lost(self) -> None:
         self._peers.discard(self)
-        for work in self._work.values():
-            if work.task is not None:
-                work.task.cancel()
+        for work in list(self._work.values()):
+            self._stop(work)
         replies, self._replies = self._replies, {}
         for reply in replies.values():
             self._leave(reply)
@@ -260,26 +303,32 @@ def _problem(error: FlotillaError) -> bytes:
 
 
 class Listener:
-    """Answers links: streams with `handler`, asks and tells with `asked` or, without it, with `handler` too."""
+    """Answers links: streams of `feeds` with what feeds them, others with `handler`; asks and tells with
+    `asked` or, without it, with `handler` too."""
 
-    def __init__(self, handler: Handler, token: str, *, asked: Asked | None = None) -> None:
-        self._handler = handler
-        self._asked = asked
-        self._token = token
-        self._peers: set[_Answering] = set()
+    def __init__(
+        self,
+        handler: Handler,
+        token: str,
+        *,
+        asked: Asked | None = None,
+        feeds: Mapping[str, Feed] | None = None,
+    ) -> None:
+        self.handler = handler
+        self.asked = asked
+        self.feeds = {method.encode(): feed for method, feed in (feeds or {}).items()}
+        self.token = token
+        self.peers: set[_Answering] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listens; returns HOST:PORT."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._peer, host, port)
+        self._server = await loop.create_server(lambda: _Answering(self), host, port)
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
-
-    def _peer(self) -> _Answering:
-        return _Answering(self._handler, self._asked, self._token, self._peers)
 
     async def aclose(self) -> None:
         if self._server is not None:
             self._server.close()
-        for peer in list(self._peers):
+        for peer in list(self.peers):
             peer.abort()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Callable
 
 from flotilla.views import events
 from flotilla.views.events import Frame
@@ -15,10 +15,12 @@ class Gap(Exception):
 class Place:
     """How far a follower has come: the last durable event, and the text of the reply under way."""
 
-    def __init__(self, after: int, offset: int) -> None:
+    __slots__ = ("_rewound", "after", "offset")
+
+    def __init__(self, after: int, offset: int, rewound: Callable[[], None] | None = None) -> None:
         self.after = after
         self.offset = offset
-        self.rewound = 0
+        self._rewound = rewound
 
     @property
     def id(self) -> str:
@@ -43,12 +45,13 @@ class Place:
             self.offset = offset
             turn = events.open_envelope(frame.json).turn or ""
             back.append(self._named(events.rewound(frame.seq, turn, offset)))
-            self.rewound += 1
+            if self._rewound is not None:
+                self._rewound()
         self.offset = offset + frame.length
         return [*back, self._named(frame)]
 
     def _named(self, frame: Frame) -> Frame:
-        return msgspec.structs.replace(frame, id=self.id)
+        return Frame(frame.seq, frame.offset, frame.length, frame.json, self.id)
 
 
 # A reply's text is counted from the first of these to the second.

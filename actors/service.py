@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from actors.lease import Lease
-from actors.listener import Asked, Handler, Listener
+from actors.listener import Asked, Feed, Handler, Listener
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.ids import new_id
@@ -42,6 +42,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     log: Any
     token: str
     asked: Asked | None = None
+    feeds: dict[str, Feed] = {}
     info: Info = {}
     capacity: float = 1.0
     report: Report = lambda: ("up", {})
@@ -52,7 +53,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     async def run(self, name: str, address: str, up: Callable[[Member], None]) -> None:
         """Serves until cancelled, or until its housekeeping raises: returns for `Ended`, raises anything
         else. Before that it leaves the directory and closes what wiring opened."""
-        listener = Listener(self.handler, self.token, asked=self.asked)
+        listener = Listener(self.handler, self.token, asked=self.asked, feeds=self.feeds)
         address = await listener.start(address)
         me = Member(
             role=self.role,

@@ -157,6 +157,11 @@ class Frames(asyncio.Protocol):
         self._writable.set()
 
     @property
+    def full(self) -> bool:
+        """The transport holds more than it should: whoever can wait does."""
+        return self._full
+
+    @property
     def unsent(self) -> int:
         """Bytes that wait for the peer to read. Up to the transport's high-water mark they count as sent."""
         held = self._transport.get_write_buffer_size() if self._full and self._transport is not None else 0

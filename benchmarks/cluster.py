@@ -69,7 +69,9 @@ class Cluster:
         )
         host = self.hosts[name] = Host(runtime, name)
         answering = Answering(host)
-        listener = self._listeners[name] = Listener(answering.handle, TOKEN, asked=answering.asked)
+        listener = self._listeners[name] = Listener(
+            answering.handle, TOKEN, asked=answering.asked, feeds=answering.feeds
+        )
         await self.enlist(name, await listener.start(), roster)
         works = [roster.run()]
         if housekeeping:

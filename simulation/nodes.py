@@ -181,6 +181,7 @@ class HostNode(Node):
             role="host",
             handler=answering.handle,
             asked=answering.asked,
+            feeds=answering.feeds,
             directory=self.directory,
             clock=self.clock,
             log=self.ground.log,

@@ -98,6 +98,7 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         role="host" if only is None else "dedicated",
         handler=answering.handle,
         asked=answering.asked,
+        feeds=answering.feeds,
         directory=directory,
         clock=clock,
         log=log,
