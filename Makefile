@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# Those that `make bench` plays, at their short size.
+LOADS := alone crowd64 sockets storm catchup knee mixed rolling
+
 .PHONY: help setup up down test soak bench screenshot
 
 help:            ## what there is
@@ -24,9 +27,10 @@ soak:            ## everything dies at random under load, for MINUTES (20), from
 	@scripts/setup dev
 	@python -m benchmarks.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
-bench:           ## every benchmark, into benchmarks/out/*.json
+bench:           ## every benchmark, into benchmarks/out/*.json, and the load tests' short set with its pages
 	@scripts/setup dev
-	@for name in sizes links messages density durable fairness reminders rebalance failover simulate retrieval turn models affinity replicas embedding swaps real_swap adapters; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
+	@for name in sizes links messages density durable fairness overload reminders rebalance failover simulate retrieval turn models affinity replicas embedding swaps real_swap adapters peers; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
+	@for name in $(LOADS); do python -m benchmarks.load run $$name --short --name $$name-short; [ $$? -le 1 ] || exit 1; python -m benchmarks.reporting $$name-short || true; done
 
 screenshot:      ## the picture of the README, taken by the test of the page
 	@scripts/setup dev

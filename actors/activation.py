@@ -124,6 +124,7 @@ class Activation(Audience):
         more = bool(self._box) and not self._running and not self.lost
         if not self._box:
             self._box = None
+            self._rest()
         self._queued = more
         return more
 
@@ -152,6 +153,17 @@ class Activation(Audience):
         await doubt.verify(self)
         envelope.sure = True
         self.put_back(envelope)
+
+    def _rest(self) -> None:
+        if not (self._running or self._box or self.actor.unfinished):
+            self.begins()
+
+    def begins(self) -> None:
+        """There is something to see of its new work, or nothing left to do: that waits no more."""
+        self.host.pressure.through(self.id)
+
+    def waited(self, queue: str, seconds: float) -> None:
+        self.host.pressure.waited(queue, seconds)
 
     def verify(self) -> None:
         """Looks into the journal now, if the actor has nothing else to do."""
@@ -205,6 +217,7 @@ class Activation(Audience):
             self._running, self._runner = False, None
             if not self.lost and (self._box or self.leaving):
                 self._schedule()
+            self._rest()
 
     async def _supervised(self, work: Doing, envelope: Envelope | None, *, recovering: bool = False) -> None:
         try:

@@ -12,12 +12,14 @@ import importlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import ray
 from ray.exceptions import RayError
 
+from actors.quiet import quiet
 from actors.service import Service
 from flotilla.core.actor import Resources
 from flotilla.core.errors import Misconfigured, Unavailable
@@ -40,7 +42,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """`wire` names a function `MODULE:NAME` that makes a `Service` of the settings; `listen` is the
-    address for links, the node's own if empty."""
+    address for links, the node's own if empty. A `quiet` one gives way to all others until it is made."""
 
     role: str
     name: str
@@ -51,6 +53,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     gpus: float = 0.0
     memory_bytes: int = 0
     resources: dict[str, float] = {}
+    quiet: bool = False
 
     @property
     def actor_name(self) -> str:
@@ -95,8 +98,9 @@ class Process:
 
     async def _wire(self) -> Service:
         module, _, function = self._recipe.wire.partition(":")
-        service = await getattr(importlib.import_module(module), function)(self._recipe.settings)
-        calm_collector()
+        with quiet() if self._recipe.quiet else nullcontext():
+            service = await getattr(importlib.import_module(module), function)(self._recipe.settings)
+            calm_collector()
         return service
 
     def _up(self, member: Member) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from actors import frames
-from actors.following import Following
+from actors.following import Following, Reading
 from actors.link import Links, Unanswered
 from actors.refs import ActorRef
 from actors.roster import Roster
@@ -166,6 +166,10 @@ class Fleet:
     def follow(self, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Frame]:
         """Every event with `seq > after`, once and in order, for as long as somebody listens."""
         return self._following.follow(actor, after, offset)
+
+    def read(self, actor: ActorId, after: int, offset: int = 0) -> Reading:
+        """The same for somebody who doesn't wait for ever. To be closed."""
+        return self._following.read(actor, after, offset)
 
     def watch(self, actor: ActorId, after: int, offset: int, viewer: Viewer) -> Watch:
         """The same for thousands at once: `viewer` is called with each event, and nothing waits."""

@@ -20,6 +20,7 @@ from actors.doubt import Doubt
 from actors.follower import Follower
 from actors.lease import Lease
 from actors.mailbox import Envelope
+from actors.pressure import Pressure
 from actors.runqueue import RunQueue
 from actors.runtime import Runtime
 from actors.serving.standing import Stands
@@ -32,7 +33,7 @@ from flotilla.core.ids import ActorId
 
 class Host:
     """`name` is how the directory knows it; `only` restricts a dedicated one to its actor. `lease` says
-    whether others may have taken it for dead."""
+    whether others may have taken it for dead; `pressure`, whether there is room for new work."""
 
     def __init__(
         self,
@@ -40,10 +41,12 @@ class Host:
         name: str = "host",
         only: ActorId | None = None,
         lease: Lease | None = None,
+        pressure: Pressure | None = None,
     ) -> None:
         self.runtime = runtime
         self.name = name
         self.queue = RunQueue()
+        self.pressure = pressure or Pressure(runtime.clock)
         self.doubt = Doubt(runtime.fleet.roster, runtime.clock, lease)
         self.draining = False
         self.spawning: Spawning | None = None
@@ -81,14 +84,17 @@ class Host:
             raise frames.unreadable(error) from None
 
     def deliver(self, id: ActorId, message: Any, ticket: Ticket | None, call: Call, *, hops: int = 1) -> None:
-        """Into the actor's mailbox, which wakes it. Raises `Cycle`, `MailboxFull`, `Moved`, …"""
+        """Into the actor's mailbox, which wakes it. Raises `Cycle`, `MailboxFull`, `Moved`, `Overloaded`, …"""
         if call.chain and str(id) in call.chain:
             raise Cycle(
                 f"{id} already waits for this answer: {' → '.join(call.chain)}.",
                 next="Answer first and tell later, or ask another actor.",
             )
+        new = self.pressure.check(id, message, ticket, call)
         until = None if call.left_s is None else self.runtime.clock.monotonic() + call.left_s
         self.activate(id, hops=hops).deliver(Envelope(message, ticket, call, until))
+        if new:
+            self.pressure.enter(id)
 
     def due(self, id: ActorId, due: Due, ticket: Ticket, hops: int = 1) -> None:
         self.activate(id, hops=hops).deliver(Envelope(due, ticket), bounded=False)
@@ -140,6 +146,7 @@ class Host:
     def forget(self, activation: Activation) -> None:
         if self.active.get(activation.id) is activation:
             del self.active[activation.id]
+            self.pressure.through(activation.id)
             activation.resident.counts["passivations"] += 1
 
     def release(self, id: ActorId) -> bool:

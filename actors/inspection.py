@@ -55,6 +55,16 @@ class KindStatus(msgspec.Struct, frozen=True):
         return self.counts.get("activations", 0) - self.counts.get("passivations", 0)
 
 
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """What new work finds at a host: `waiting` were let in and have nothing to show yet, of at most `limit`.
+    `standing_s` is the smallest wait lately at each queue; `refused` counts by the queue that stood."""
+
+    waiting: int
+    limit: float
+    standing_s: dict[str, float]
+    refused: dict[str, int]
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a host counts. `ready`: actors that have something to do right now; `models`: its way to the
     models, if it has one."""
@@ -69,6 +79,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     alarm: AlarmStatus | None
     kinds: dict[str, KindStatus]
     models: Standing | None = None
+    waits: Waits | None = None
 
 
 class _Tagged(msgspec.Struct):
@@ -128,6 +139,17 @@ def status(host: Host) -> Status:
         alarm=alarm and AlarmStatus(alarm.lag_s, alarm.failing, alarm.delivered),
         kinds={resident.kind.name: _kind(resident) for resident in host.runtime.kinds},
         models=host.models() if host.models else None,
+        waits=_waits(host),
+    )
+
+
+def _waits(host: Host) -> Waits:
+    shedding = host.pressure.shedding
+    return Waits(
+        waiting=shedding.waiting,
+        limit=round(shedding.limit, 1),
+        standing_s={name: round(seconds, 4) for name, seconds in shedding.standing_s.items()},
+        refused=dict(shedding.counts),
     )
 
 

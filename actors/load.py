@@ -23,5 +23,6 @@ class Load:
             "busy": round(min(1.0, busy), 3),
             "activations": float(len(self._host.active)),
             "waiting": float(len(self._host.queue)),
+            **self._host.pressure.load(),
         }
         return ("draining" if self._host.draining else "up"), load

@@ -16,6 +16,7 @@ def begun(at: Activation, envelope: Envelope, now: float) -> None:
     envelope.began = now
     if not envelope.tries:
         at.resident.timing.waits.observe(now - envelope.since)
+        at.host.pressure.waited("mailbox", now - envelope.since)
     if envelope.trace:
         tracing.handled(at, envelope, now)
 

@@ -137,6 +137,22 @@ class Overview:
         await self._ask(host, "drain", b"")
         return "host"
 
+    # -- replicas
+
+    def replicas(self) -> list[Member]:
+        """Those that are believed alive."""
+        return self._roster.members("model")
+
+    async def drain_replica(self, name: str) -> None:
+        """Has a replica finish what it makes and take nothing new; the controller ends it then, and starts
+        another if its version's plan wants as many. Raises `NotFound` if there is none of that name."""
+        found = {member.name: member for member in self.replicas()}
+        if name not in found:
+            raise NotFound(
+                f"No replica {name!r} is up.", field="name", next=f"Up: {', '.join(found) or 'none'}."
+            )
+        await self._ask(found[name], "drain", b"")
+
     # -- asking
 
     def _hosts(self) -> list[Member]:

@@ -21,9 +21,18 @@ class Activation(Protocol):
     id: ActorId
     actor: Any
     notes: Any
+    lost: bool
 
     def publish(self, frame: bytes) -> None:
         """To everybody who follows the actor."""
+        ...
+
+    def begins(self) -> None:
+        """There is something to see of what the actor was asked for last: it waits no more."""
+        ...
+
+    def waited(self, queue: str, seconds: float) -> None:
+        """So long something of its work has stood in a queue of the fleet (`actors.pressure`)."""
         ...
 
 

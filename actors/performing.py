@@ -175,16 +175,30 @@ def perform(at: Activation, effect: Effect, envelope: Envelope) -> None:
 
 async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envelope, done: int = 0) -> None:
     """Those behind the first `done`, which need no more."""
-    for effect in effects[done:]:
+    begun: Sequence[Effect] = ()
+    for n, effect in enumerate(effects[done:], done + 1):
         if isinstance(effect, Record):
+            begun = (*begun, *_begin_early(at, effects[n:], envelope))
             append = recording.record(at, effect, envelope.signal)
             await (tracing.recorded(at, envelope, effect, append) if envelope.trace else append)
         elif isinstance(effect, Step):
             await at.resident.performer.step(at, effect)
-        else:
+        elif effect not in begun:
             perform(at, effect, envelope)
     close(effects, envelope)
     recording.snapshot_soon(at)
+
+
+def _begin_early(at: Activation, following: Sequence[Effect], envelope: Envelope) -> Sequence[Effect]:
+    """Starts what need not wait for the record, up to whatever else must come in its order."""
+    begun: list[Effect] = []
+    for effect in following:
+        if isinstance(effect, Work) and effect.early:
+            perform(at, effect, envelope)
+            begun.append(effect)
+        elif not isinstance(effect, Answer):
+            break
+    return begun
 
 
 async def perform_due(at: Activation, effects: Sequence[Effect], due: Due, envelope: Envelope) -> None:

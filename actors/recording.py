@@ -36,7 +36,11 @@ async def record(at: Activation, effect: Record, signal: Signal, fired: Fired | 
         forget=tuple(change.name for change in effect.remind if isinstance(change, Forget)),
         fired=fired,
     )
-    await runtime.journal.append(append)
+    under_way = at.host.pressure.append_began()
+    try:
+        await runtime.journal.append(append)
+    finally:
+        at.host.pressure.append_ended(under_way)
     at.verified_at = began
     if not effect.unfinished:
         at.crashes = None

@@ -21,6 +21,13 @@ class Stopwatch:
         self.engine_first_ms = engine.first_token_ms
         self.engine_total_ms = engine.total_ms
 
+    @property
+    def beyond_engine_s(self) -> float:
+        """What the first token took beyond what the engine says of it; 0 if there was none."""
+        if self.found is None or self.first is None:
+            return 0.0
+        return max(0.0, self.first - self.found - self.engine_first_ms / 1000)
+
     def timing(self, now: float) -> Timing:
         begun = self.begun if self.begun is not None else now
         found = self.found if self.found is not None else begun

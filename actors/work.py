@@ -13,6 +13,7 @@ from flotilla.core import signals
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
 from flotilla.core.generation import Finished, Generated, Origin
+from flotilla.core.knowledge import Hit
 from flotilla.core.limits import LIMITS, Limits
 from flotilla.core.ports import Knowledge, ModelDoor
 
@@ -40,9 +41,7 @@ class Work:
         begun = self.clock.monotonic()
         for pause_s in _pauses():
             try:
-                hits = await self.knowledge.search(
-                    origin.tenant, effect.collection, effect.query, limit=effect.limit
-                )
+                hits = await self._search(origin, effect)
                 taken_ms = (self.clock.monotonic() - begun) * 1000
                 return signals.Found(
                     turn=effect.turn,
@@ -57,6 +56,12 @@ class Work:
                     return signals.Failed(turn=effect.turn, run=effect.run, problem=error.problem())
                 await self.clock.sleep(pause_s)
         raise AssertionError("pauses never end")
+
+    async def _search(self, origin: Origin, effect: signals.Retrieve) -> tuple[Hit, ...]:
+        """Nothing for an agent that has nowhere to look."""
+        if not effect.collection:
+            return ()
+        return await self.knowledge.search(origin.tenant, effect.collection, effect.query, limit=effect.limit)
 
     def _choose(self, origin: Origin, wanted: str) -> str:
         try:

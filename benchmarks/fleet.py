@@ -32,10 +32,12 @@ class OwnFleet:
         self.home.chmod(0o755)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.grpc = f"127.0.0.1:{(grpc_port := free_port())}"
         self._environ = {k: v for k, v in os.environ.items() if not k.startswith(("FLOTILLA_", "RAY_"))}
         self._environ |= {
             "FLOTILLA_HOME": str(self.home),
             "FLOTILLA_PORT": str(self.port),
+            "FLOTILLA_GRPC_PORT": str(grpc_port),
             "FLOTILLA_MODEL": "scripted",
             **settings,
         }

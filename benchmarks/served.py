@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.asking import OpenAI, openai
+from benchmarks.ending import end
 from benchmarks.solo import Asked, Reply
 from flotilla.cli.local import free_port
 from models.settings import OFFLINE, EngineSettings, engine_arguments, environment
@@ -42,6 +43,7 @@ class Served:
             "--disable-uvicorn-access-log",
             env=os.environ | OFFLINE | environment(settings, cpu=True),
             stdout=DEVNULL,
+            start_new_session=True,
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -49,8 +51,7 @@ class Served:
                 await _up(client.http, f"{url}/health", process)
                 yield cls(OpenAI(client.http, url, "/v1/chat/completions"))
         finally:
-            process.terminate()
-            await process.wait()
+            await end(process)
 
     async def ask(self, asked: Asked) -> Reply:
         return (await self._client.ask(asked, NAME)).reply

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from benchmarks.ending import end
 from models.settings import EngineSettings, engine_arguments, environment
 from models.weights import prepare
 
@@ -55,11 +56,18 @@ class Solo:
         processors and a worker's extension."""
         words = (str(cache), json.dumps(settings), "ours" if ours else "")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.solo", *words, stdin=PIPE, stdout=PIPE
+            sys.executable,
+            "-m",
+            "benchmarks.solo",
+            *words,
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,
         )
         assert process.stdout is not None
         while await process.stdout.readline() != b"ready\n":
             if process.stdout.at_eof():
+                await end(process)
                 raise RuntimeError("vLLM alone does not start.")
         return cls(process)
 
@@ -88,8 +96,7 @@ class Solo:
 
     async def stop(self) -> None:
         self._reader.cancel()
-        self._process.terminate()
-        await self._process.wait()
+        await end(self._process)
 
 
 class _Engine:

@@ -18,7 +18,6 @@ import msgspec
 
 from actors.residents.agent import at_home
 from flotilla.core.flow import Agent, Do, Done, agent_kind
-from flotilla.core.ids import new_id
 from flotilla.core.knowledge import Passage
 from flotilla.core.policy import citations, prompting
 from flotilla.core.wants import AskAgent, Gather, Generate, Pass, Plan, Publish, Reply, Search
@@ -114,13 +113,10 @@ def main(question: str) -> None:
     """Asks the team of a running fleet, over HTTP like any client."""
     from flotilla.cli.client import Client  # noqa: PLC0415 (hosts have no use for it)
 
-    client = Client()
-    session = client.call("POST", "/v1/sessions", {"agent": "team"})["id"]
-    message = {"id": new_id("m"), "text": question}
-    reply = client.call("POST", f"/v1/sessions/{session}/messages?wait=true", message)["data"]
-    sys.stdout.write(reply["text"] + "\n")
-    for n, citation in enumerate(reply["citations"], 1):
-        sys.stdout.write(f"  [{n}] {citation['title']}: “{citation['quote']}”\n")
+    reply = Client().sessions.open("team").ask(question)
+    sys.stdout.write(reply.text + "\n")
+    for n, citation in enumerate(reply.citations, 1):
+        sys.stdout.write(f"  [{n}] {citation.title}: “{citation.quote}”\n")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ from fastapi import FastAPI
 from serve import problems
 from serve.doors import Doors
 from serve.limiter import BodyLimit
+from serve.request_ids import RequestIds
 from serve.routes import (
     actors,
     customers,
     embedder,
     evaluations,
     health,
+    keys,
     knowledge,
     live,
     models,
@@ -28,7 +30,7 @@ from serve.routes import (
 from serve.settings import Settings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, told_ids: bool = False) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         doors = Doors(settings)
@@ -40,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Flotilla", version="1", lifespan=lifespan, redoc_url=None)
     app.add_middleware(BodyLimit)
+    app.add_middleware(RequestIds, told=told_ids)
     problems.install(app)
     for module in (
         sessions,
@@ -51,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         models,
         evaluations,
         usage,
+        keys,
         openai,
         health,
         page,

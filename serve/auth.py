@@ -1,69 +1,80 @@
-"""Who asks: an API key of a tenant, or a visitor's token for one session."""
+"""Who asks: an API key of a tenant, or a visitor's token for one session; and what that lets them do.
+
+Every route says which scope it needs, so that the OpenAPI document tells it too:
+`who: Annotated[Principal, needs("usage:read")]`. Other doors do the same in two steps:
+`who = await identify(connection)`, then `check_scope(who, "usage:read")`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import time
 from typing import Annotated, Any
 
-import msgspec
-from fastapi import Depends
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
+from fastapi import Depends, Security
+from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.requests import HTTPConnection
 
-from flotilla.core.errors import Forbidden, Refused, Unauthenticated
-from flotilla.core.ids import ActorId, is_name
-from flotilla.core.limits import LIMITS
-from serve.doors import doors_of
-from serve.settings import Settings
+from flotilla.core.errors import Unauthenticated
+from flotilla.core.ids import ActorId
+from flotilla.core.scopes import OF_A_VISITOR, Scope
+from serve import tokens
+from serve.doors import Doors, doors_of
+from serve.keys import DEV_KEY, DEV_TENANT
+from serve.principals import Principal, check_key, check_scope
+from serve.tokens import issue
 
-DEV_KEY = "dev"
-DEV_TENANT = "demo"
+__all__ = [
+    "DEV_KEY",
+    "DEV_TENANT",
+    "SUBPROTOCOL",
+    "Principal",
+    "check_key",
+    "check_scope",
+    "identify",
+    "issue",
+    "needs",
+    "who_is",
+]
+
 SUBPROTOCOL = "bearer."
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="bearer", description="An API key, or a visitor's token for one session."
+)
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """`session` is set for a visitor, who may touch that one session and nothing else; an operator may
-    also touch the fleet."""
-
-    tenant: str
-    operator: bool = False
-    session: str | None = None
-
-    @property
-    def visitor(self) -> bool:
-        return self.session is not None
-
-    def actor(self, session: str) -> ActorId:
-        """The session's actor. Raises `Forbidden` if it is not this visitor's."""
-        if not is_name(session):
-            raise Refused("That is no session id.", field="session")
-        if self.session not in (None, session):
-            raise Forbidden("This token is for another session.", next="Use the token of this session.")
-        return ActorId(self.tenant, "session", session)
+async def identify(connection: HTTPConnection) -> Principal:
+    """Raises `Unauthenticated` unless a valid key or token came with the request, `Unavailable` while nobody
+    can say whether it is."""
+    return await who_is(doors_of(connection), _credential(connection))
 
 
-def issue(settings: Settings, tenant: str, session: str) -> tuple[str, int]:
-    """A visitor's token for one session, and when it ends (Unix seconds)."""
-    until = int(time.time() + LIMITS.visitor_token_s)
-    claims = {"ten": tenant, "sub": session, "exp": until}
-    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(settings.secret)), until
-
-
-def identify(connection: HTTPConnection) -> Principal:
-    """Raises `Unauthenticated` unless a valid key or token came with the request."""
-    settings, credential = doors_of(connection).settings, _credential(connection)
-    if credential is None:
+async def who_is(doors: Doors, credential: str | None) -> Principal:
+    """The same for a credential that came in another way."""
+    if not credential:
         raise Unauthenticated("No key or token was sent.", next="Send `Authorization: Bearer KEY`.")
-    if credential == DEV_KEY and settings.on_loopback:
-        return Principal(tenant=DEV_TENANT, operator=True)
-    if key := settings.keys.get(hashlib.sha256(credential.encode()).hexdigest()):
-        return Principal(tenant=key.tenant, operator=key.operator)
-    if credential.count(".") == 2:
-        return _visitor(settings, credential)
-    raise Unauthenticated("This key is not known.", next="Check the key; `dev` works on loopback only.")
+    try:
+        return await doors.keys.of(credential)
+    except Unauthenticated:
+        if credential.count(".") != 2:
+            raise
+    return await _visitor(doors, credential)
+
+
+async def _visitor(doors: Doors, token: str) -> Principal:
+    """Raises `Unauthenticated` for a token of a closed session too, and if the key that vouches for it is not
+    good any more."""
+    visit = tokens.read(doors.settings, token)
+    if doors.revocations.closed(ActorId(visit.tenant, "session", visit.session)):
+        raise tokens.void()
+    vouching = await doors.keys.vouching(visit.key) if visit.key else Principal(tenant=visit.tenant)
+    if vouching is None or vouching.tenant != visit.tenant:
+        raise tokens.void()
+    return Principal(
+        tenant=visit.tenant,
+        scopes=OF_A_VISITOR,
+        session=visit.session,
+        key=visit.key,
+        limits=vouching.limits,
+    )
 
 
 def _credential(connection: HTTPConnection) -> str | None:
@@ -78,40 +89,20 @@ def _from_subprotocol(connection: HTTPConnection) -> str | None:
     return next((p.removeprefix(SUBPROTOCOL) for p in offered if p.startswith(SUBPROTOCOL)), None)
 
 
-def _visitor(settings: Settings, token: str) -> Principal:
-    try:
-        claims: dict[str, Any] = jwt.decode(token, OctKey.import_key(settings.secret), ["HS256"]).claims
-        jwt.JWTClaimsRegistry(exp={"essential": True}).validate(claims)
-    except (JoseError, ValueError):
-        raise Unauthenticated("This token is not valid any more.", next="Begin a new visit.") from None
-    return Principal(tenant=claims["ten"], session=claims["sub"])
+async def _anyone(
+    connection: HTTPConnection, scopes: SecurityScopes, _: Annotated[Any, Depends(_bearer)]
+) -> Principal:
+    who = await identify(connection)
+    for scope in scopes.scopes:
+        check_scope(who, scope)  # type: ignore[arg-type]  # `needs` takes nothing else
+    return who
 
 
-def check_key(who: Principal) -> None:
-    """Raises `Forbidden` for a visitor."""
-    if who.visitor:
-        raise Forbidden("A visitor's token can't do this.", next="Use an API key.")
+async def _tenant_only(who: Annotated[Principal, Security(_anyone)]) -> Principal:
+    check_key(who)
+    return who
 
 
-def _tenant_only(connection: HTTPConnection) -> Principal:
-    principal = identify(connection)
-    check_key(principal)
-    return principal
-
-
-def _operator_only(connection: HTTPConnection) -> Principal:
-    principal = _tenant_only(connection)
-    if not principal.operator:
-        raise Forbidden(
-            "This touches the whole fleet, and the key is of one tenant.",
-            next="Use a key of an operator: TENANT:KEY:operator in FLOTILLA_API_KEYS.",
-        )
-    return principal
-
-
-Anyone = Annotated[Principal, Depends(identify)]
-"""A tenant's key, or a visitor's token."""
-Tenant = Annotated[Principal, Depends(_tenant_only)]
-"""A tenant's key."""
-Operator = Annotated[Principal, Depends(_operator_only)]
-"""A tenant's key that is an operator's, too."""
+def needs(scope: Scope, *, visitors: bool = False) -> Any:
+    """For a route: a key with this scope; with `visitors` also a token, which holds those of a visitor."""
+    return Security(_anyone if visitors else _tenant_only, scopes=[scope])

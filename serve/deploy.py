@@ -108,15 +108,20 @@ def _say(step: str, state: str, detail: str = "", field: str = "") -> None:
     print(msgspec.json.encode(said).decode(), flush=True)  # noqa: T201
 
 
+def connect() -> None:
+    """To the cluster of the environment, FLOTILLA_RAY_ADDRESS."""
+    ray.init(
+        address=os.environ["FLOTILLA_RAY_ADDRESS"],
+        namespace=cluster.NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
 def main() -> None:
     try:
         settings = read_settings()
-        ray.init(
-            address=os.environ["FLOTILLA_RAY_ADDRESS"],
-            namespace=cluster.NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        connect()
         deploy(settings)
     except FlotillaError as error:
         detail = f"{error.field}: {error}" if error.field else str(error)

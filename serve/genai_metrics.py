@@ -89,6 +89,7 @@ def _in(bounds: tuple[float, ...], buckets: Mapping[int, int]) -> list[int]:
 
 def _ours(families: Families, id: str, tally: Tally) -> None:
     families.gauge("flotilla_replies_running", "Replies that are being made.", [id], tally.running)
+    families.gauge("flotilla_tasks_held", "Tasks that go on with the version.", [id], tally.held)
     families.counter("flotilla_replies", "Replies that are whole.", [id], tally.replies)
     families.counter("flotilla_replies_failed", "Replies that failed at it.", [id], tally.errors)
 

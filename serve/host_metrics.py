@@ -43,7 +43,7 @@ class HostMetrics(Collector):
         up = GaugeMetricFamily("flotilla_host_up", "Whether the host answered in time.", labels=_BY_HOST)
         for host, status in self._said.items():
             up.add_metric([host], float(status is not None))
-        return [up, *self._hosts(), *self._alarms(), *self._kinds(), *self._times()]
+        return [up, *self._hosts(), *self._alarms(), *self._waits(), *self._kinds(), *self._times()]
 
     def _hosts(self) -> Iterable[Metric]:
         lost = CounterMetricFamily(
@@ -81,6 +81,31 @@ class HostMetrics(Collector):
                 failing.add_metric([host], alarm.failing)
                 delivered.add_metric([host], alarm.delivered)
         return lag, failing, delivered
+
+    def _waits(self) -> Iterable[Metric]:
+        waiting = GaugeMetricFamily(
+            "flotilla_new_work_waiting", "New work that has nothing to show yet.", labels=_BY_HOST
+        )
+        limit = GaugeMetricFamily(
+            "flotilla_new_work_limit", "How much new work may wait before more is refused.", labels=_BY_HOST
+        )
+        standing = GaugeMetricFamily(
+            "flotilla_queue_standing_seconds",
+            "The smallest wait at a queue lately.",
+            labels=("host", "queue"),
+        )
+        shed = CounterMetricFamily(
+            "flotilla_shed", "New work refused, by the queue that stood.", labels=("host", "reason")
+        )
+        for host, status in self._known.items():
+            if waits := status.waits:
+                waiting.add_metric([host], waits.waiting)
+                limit.add_metric([host], waits.limit)
+                for queue, seconds in waits.standing_s.items():
+                    standing.add_metric([host, queue], seconds)
+                for reason, count in waits.refused.items():
+                    shed.add_metric([host, reason], count)
+        return waiting, limit, standing, shed
 
     def _kinds(self) -> Iterable[Metric]:
         active = GaugeMetricFamily("flotilla_actors_awake", "Actors awake, by kind.", labels=_BY_KIND)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from flotilla.views.events import Frame
+T = TypeVar("T")
 
 OPEN_SOCKETS = Gauge("flotilla_open_sockets", "WebSockets that are open at this gateway.")
 MESSAGES = Counter("flotilla_messages_total", "Messages accepted through this gateway.", ["again"])
@@ -18,7 +19,7 @@ class _Streams:
     def __init__(self) -> None:
         self._gauge = Gauge("flotilla_open_streams", "SSE streams that are open at this gateway.")
 
-    async def counted(self, frames: AsyncGenerator[Frame]) -> AsyncGenerator[Frame]:
+    async def counted(self, frames: AsyncGenerator[T]) -> AsyncGenerator[T]:
         with self._gauge.track_inprogress():
             async with aclosing(frames):
                 async for frame in frames:

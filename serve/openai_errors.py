@@ -27,6 +27,7 @@ from flotilla.core.errors import (
 )
 from flotilla.core.ids import new_id
 from serve.doors import doors_of
+from serve.request_ids import request_id
 
 PREFIX = "/openai/v1"
 _RETRY_MOST_S = 60.0  # what clients honour of Retry-After; longer, and they would only ask in vain
@@ -101,13 +102,14 @@ class OpenAIRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            request.state.id = new_id("req")
+            request.state.id = new_id("req")  # our own also where the client sends one: charges go by it
             try:
                 check_characters(await request.body())
                 found = await handle(request)
             except Exception as error:
                 found = response(_plain(request, error))
-            found.headers["x-request-id"] = request.state.id
+            if not request_id():  # nobody else says it
+                found.headers["x-request-id"] = request.state.id
             return found
 
         return answer
@@ -136,7 +138,9 @@ def _plain(request: Request, error: Exception) -> FlotillaError:
         case HTTPException(status_code=400):
             return Refused("The body can't be read.", field="body", next="Send a JSON object in UTF-8.")
         case _:
-            doors_of(request).log.error("request.broke", path=request.url.path, exc_info=error)
+            doors_of(request).log.error(
+                "request.broke", path=request.url.path, request_id=request_id(), exc_info=error
+            )
             return FlotillaError("The request could not be answered.", next="Try again.")
 
 

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import Request
 
 from actors.serving.going_on import going_on
+from actors.serving.holding import CLIENT_HELD_MAX_S, ClientLoops
 from flotilla.core.charges import Charge, Outcome, cost_of, price_of
 from flotilla.core.errors import FlotillaError
 from flotilla.core.generation import Finished, Generated, Piece, Prompt, Usage
@@ -90,9 +91,11 @@ class Making:
     async def parts(self) -> AsyncGenerator[Part]:
         """Of all choices, as they come. Charged once, however it ends."""
         outcome: Outcome = "cancelled"
+        waiting = self._doors.gate.wait(self._tenant)
         try:
             async with aclosing(merged([self._one(prompt) for prompt in self._prompts])) as parts:
                 async for index, part in parts:
+                    waiting.over()
                     self._count(index, part)
                     if len(self._ends) == len(self._prompts):
                         outcome = "done"
@@ -101,6 +104,7 @@ class Making:
             outcome = "failed"
             raise
         finally:
+            waiting.over()
             self._charge(outcome)
 
     def _one(self, prompt: Prompt) -> AsyncGenerator[Generated]:
@@ -114,11 +118,14 @@ class Making:
     def _count(self, index: int, part: Generated) -> None:
         if not self._first_token_ms:
             self._first_token_ms = 1000 * (self._doors.clock.monotonic() - self._began)
+        self.made_by = part.model or self.made_by
         if isinstance(part, Piece):
             self._tokens[index] += part.tokens
         else:
             self._ends[index] = part
-            self.made_by = part.model or self.made_by
+            if part.reason == "tools":
+                loops = ClientLoops(self.made_by)
+                self._doors.model.hold(loops, {self.made_by}, most_s=CLIENT_HELD_MAX_S)
 
     @property
     def usage(self) -> Usage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -11,13 +10,17 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from flotilla.core.errors import FlotillaError, NotFound, Problem, Refused
+from serve.bodies import misfit
 from serve.doors import doors_of
+from serve.request_ids import request_id, unsaid_id
 
 MEDIA_TYPE = "application/problem+json"
 
 
 def response(problem: Problem) -> Response:
-    headers = {}
+    """To the request that is being answered: its id is in it."""
+    problem = msgspec.structs.replace(problem, request_id=request_id() or None)
+    headers = {"X-Request-Id": unsaid_id()} if unsaid_id() else {}
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
     if problem.status == 401:
@@ -39,22 +42,14 @@ async def _on_flotilla_error(_: Request, error: Exception) -> Response:
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    field = ".".join(path) or "body"
-    if first["type"] == "json_invalid":
-        return response(
-            Refused("The body is not valid JSON.", field="body", next="Send a JSON object.").problem()
-        )
-    return response(
-        Refused(f"`{field}`: {first['msg']}.", field=field, next="See /docs for what fits.").problem()
-    )
+    return response(misfit(error.errors()[0]).problem())
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return response(NotFound(f"There is nothing at {request.url.path}.", next="See /docs.").problem())
+        missing = NotFound(f"There is nothing at {request.url.path}.", next="See /docs.")
+        return response(missing.problem())
     if error.status_code == 400:
         problem = Refused("The body can't be read as UTF-8 JSON.", field="body", next="Send JSON in UTF-8.")
         return response(problem.problem())
@@ -70,5 +65,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    doors_of(request).log.error("request.broke", path=request.url.path, exc_info=error)
+    doors_of(request).log.error(
+        "request.broke", path=request.url.path, request_id=request_id(), exc_info=error
+    )
     return response(FlotillaError("The request could not be answered.", next="Try again.").problem())

@@ -34,6 +34,7 @@ def replica(settings: Settings, name: str, placed: Placed) -> Recipe:
         cpus=placed.cpus,
         gpus=placed.gpus,
         resources={"model": 1},
+        quiet=True,
     )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from flotilla.core.api_keys import KeyLimits
 from flotilla.core.errors import Misconfigured
 from flotilla.core.ids import is_name
+from flotilla.core.limits import LIMITS
 from flotilla.core.policy.allowance import Allowance
 from flotilla.core.versions import FLEET
 
@@ -22,6 +24,12 @@ class ApiKey(msgspec.Struct, frozen=True):
     operator: bool = False
 
 
+PORT_MAX = 65535
+# What a load test of one tenant on one machine stays below, and a program that runs wild doesn't for long.
+GENEROUS = KeyLimits(
+    messages_per_s=2_000.0, messages_burst=10_000, sessions_per_min=60_000, sockets=50_000, streams=20_000
+)
+
 # Kinds to try out; FLOTILLA_KINDS names your own instead.
 EXAMPLES = "examples.counter,examples.team,examples.ticket"
 
@@ -29,12 +37,16 @@ EXAMPLES = "examples.counter,examples.team,examples.ticket"
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Travels to every process of the fleet; sockets don't.
 
+    `limits` are those of each tenant, `key_limits` those of each key that has none of its own; of
+    `token_secrets` the first signs visitors' tokens, which are good for `token_s`.
+
     `keys` maps the SHA-256 of an API key (hex) to whose it is. `trace_share` of the turns are traced, if
     `traces` is not "none"; spans go to files, or to `otlp_endpoint` if there is one. `kinds` names modules
     with kinds of actors of your own, `judges` those with judges of answers; `embedders` is how many
     processes embed, 0 for the librarian's own; `reranker` is a folder with a cross-encoder's weights; past
     `host_memory_bytes` a host passivates the idle sooner. `allowance` bounds the tokens that each tenant may
-    use through the OpenAI endpoint.
+    use through the OpenAI endpoint. `grpc_port` is 0 for a fleet without gRPC. Once turns
+    wait for longer than `queue_target_s` new ones are refused; 0 refuses none.
     """
 
     home: str
@@ -46,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
     bind: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int = 0
     hosts: int = 1
     hosts_max: int = 1
     gateways: int = 1
@@ -68,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     judges: tuple[str, ...] = ()
     host_memory_bytes: int = 0
     allowance: Allowance = Allowance()
+    limits: KeyLimits = GENEROUS
+    key_limits: KeyLimits = KeyLimits()
+    token_secrets: tuple[str, ...] = ()
+    token_s: float = LIMITS.visitor_token_s
+    queue_target_s: float = 0.25
     ha_proxy: bool = True
 
     @property
@@ -95,7 +113,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         secret=environ.get("FLOTILLA_SECRET", ""),
         listen=environ.get("FLOTILLA_LISTEN", ""),
         bind=environ.get("FLOTILLA_BIND", "127.0.0.1"),
-        port=_number(environ, "FLOTILLA_PORT", 8080),
+        port=(port := _number(environ, "FLOTILLA_PORT", 8080)),
+        grpc_port=_grpc_port(environ, port),
         hosts=(hosts := _hosts(environ)),
         hosts_max=_hosts_max(environ, hosts),
         gateways=_number(environ, "FLOTILLA_GATEWAYS", 1),
@@ -119,9 +138,26 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             tokens_per_day=_number(environ, "FLOTILLA_TOKENS_PER_DAY", 0),
             tokens_per_month=_number(environ, "FLOTILLA_TOKENS_PER_MONTH", 0),
         ),
+        queue_target_s=_seconds(environ, "FLOTILLA_QUEUE_TARGET_S", 0.25),
+        limits=_limits(environ, "FLOTILLA_LIMIT_", GENEROUS),
+        key_limits=_limits(environ, "FLOTILLA_LIMIT_KEY_", KeyLimits()),
+        token_secrets=_token_secrets(environ),
+        token_s=_token_s(environ),
         host_memory_bytes=_number(environ, "FLOTILLA_HOST_MEMORY_MB", 2048) << 20,
         ha_proxy=environ.get("FLOTILLA_HA_PROXY", "1") != "0",
     )
+
+
+def _grpc_port(environ: Mapping[str, str], port: int) -> int:
+    """The next one to HTTP's, unless it is set; 0 for no gRPC."""
+    found = _number(environ, "FLOTILLA_GRPC_PORT", port + 1)
+    if found > PORT_MAX or found == port:
+        raise Misconfigured(
+            f"FLOTILLA_GRPC_PORT is {found}, and FLOTILLA_PORT {port}.",
+            field="FLOTILLA_GRPC_PORT",
+            next="Set it to a port of its own, or to 0 to switch gRPC off.",
+        )
+    return found
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
@@ -129,6 +165,43 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit():
         raise Misconfigured(f"{name} must be a whole number, not {text!r}.", field=name)
     return int(text)
+
+
+def _limits(environ: Mapping[str, str], prefix: str, default: KeyLimits) -> KeyLimits:
+    return KeyLimits(
+        messages_per_s=_positive(environ, f"{prefix}MESSAGES_PER_S", default.messages_per_s),
+        messages_burst=_number(environ, f"{prefix}MESSAGES_BURST", default.messages_burst),
+        sessions_per_min=_number(environ, f"{prefix}SESSIONS_PER_MIN", default.sessions_per_min),
+        sockets=_number(environ, f"{prefix}SOCKETS", default.sockets),
+        streams=_number(environ, f"{prefix}STREAMS", default.streams),
+    )
+
+
+def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
+    number = _seconds(environ, name, default)
+    if not 0.0 <= number < float("inf"):
+        raise Misconfigured(f"{name} must be 0 or more.", field=name, next="Set 0 for no limit.")
+    return number
+
+
+def _token_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    name = "FLOTILLA_TOKEN_SECRETS"
+    found = tuple(filter(None, (part.strip() for part in environ.get(name, "").split(","))))
+    if any(len(secret) < 32 for secret in found):
+        raise Misconfigured(
+            f"{name} has a secret of fewer than 32 characters.",
+            field=name,
+            next="Make one with `openssl rand -hex 32`, and put it before the ones that go on until their tokens end.",
+        )
+    return found
+
+
+def _token_s(environ: Mapping[str, str]) -> float:
+    name = "FLOTILLA_TOKEN_S"
+    seconds = _seconds(environ, name, LIMITS.visitor_token_s)
+    if not 10.0 <= seconds <= 24 * 3600.0:
+        raise Misconfigured(f"{name} must be from 10 to 86400 seconds.", field=name)
+    return seconds
 
 
 def _folder(environ: Mapping[str, str], name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -17,6 +15,9 @@ from flotilla.views import events
 from flotilla.views.events import Frame
 from serve.doors import Doors
 
+Paused = Frame | None
+"""An event, or nothing when there was none for a while: then the line is kept open."""
+
 
 async def check_place(doors: Doors, actor: ActorId, after: int) -> None:
     """Raises `NotFound` for an unknown session, `Refused` for a `seq` from the future."""
@@ -29,13 +30,42 @@ async def check_place(doors: Doors, actor: ActorId, after: int) -> None:
         )
 
 
+async def reading(doors: Doors, actor: ActorId, after: int, offset: int = 0) -> AsyncGenerator[Paused]:
+    """What has happened since `after` and what happens from now on, until the gateway goes away: then the
+    stream ends, and its reader goes on elsewhere."""
+    events_ = doors.fleet.read(actor, after, offset)
+    with doors.going.told(events_.stop):
+        try:
+            while (frame := await events_.next(LIMITS.keep_open_every_s)) is not None or not events_.stopped:
+                yield frame
+        finally:
+            events_.close()
+
+
 async def live(
     doors: Doors, actor: ActorId, after: int, offset: int = 0, *, visitor: bool
 ) -> AsyncGenerator[Frame]:
-    """What has happened since `after` and what happens from now on, until the session is closed; for a
-    `visitor` without what is not for the customer."""
-    async with aclosing(doors.fleet.follow(actor, after, offset)) as frames:
+    """The same until the session is closed; for a `visitor` without what is not for the customer."""
+    async with aclosing(unpaused(paused(doors, actor, after, offset, visitor=visitor))) as frames:
         async for frame in frames:
+            yield frame
+
+
+async def unpaused(frames: AsyncGenerator[Paused]) -> AsyncGenerator[Frame]:
+    async with aclosing(frames) as paced:
+        async for frame in paced:
+            if frame is not None:
+                yield frame
+
+
+async def paused(
+    doors: Doors, actor: ActorId, after: int, offset: int = 0, *, visitor: bool
+) -> AsyncGenerator[Paused]:
+    async with aclosing(reading(doors, actor, after, offset)) as frames:
+        async for frame in frames:
+            if frame is None:
+                yield None
+                continue
             type = events.type_of(frame)
             if visitor and type in events.NOT_FOR_VISITORS:
                 continue
@@ -46,46 +76,24 @@ async def live(
 
 async def turn(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> AsyncGenerator[Frame]:
     """The events of one turn, from the `message.accepted` to its end; of a message that no agent answers,
-    that one event."""
-    async with aclosing(live(doors, actor, accepted.seq - 1, visitor=True)) as frames:
+    that one event. A gateway that goes away waits for it."""
+    async with aclosing(doors.fleet.follow(actor, accepted.seq - 1)) as frames:
         async for frame in frames:
             envelope = events.open_envelope(frame.json)
-            if (envelope.turn or "") != accepted.turn:
+            if (envelope.turn or "") != accepted.turn or envelope.type in events.NOT_FOR_VISITORS:
                 continue
             yield frame
             if envelope.type in events.TURN_ENDS or not accepted.turn:
                 return
 
 
-def sse(frames: AsyncGenerator[Frame]) -> StreamingResponse:
+def sse(frames: AsyncGenerator[Paused] | AsyncGenerator[Frame]) -> StreamingResponse:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_sse(frames), media_type="text/event-stream", headers=headers)
 
 
-async def _sse(frames: AsyncGenerator[Frame]) -> AsyncGenerator[bytes]:
+async def _sse(frames: AsyncGenerator[Paused] | AsyncGenerator[Frame]) -> AsyncGenerator[bytes]:
     """An event each, and a comment line whenever it has been quiet for long."""
-    async with aclosing(_with_pauses(frames, LIMITS.keep_open_every_s)) as paced:
+    async with aclosing(frames) as paced:
         async for frame in paced:
             yield b":\n\n" if frame is None else b"id: %b\ndata: %b\n\n" % (frame.id.encode(), frame.json)
-
-
-async def _with_pauses(frames: AsyncGenerator[Frame], every_s: float) -> AsyncGenerator[Frame | None]:
-    coming: asyncio.Task[Frame] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(anext(frames))
-            done, _ = await asyncio.wait({coming}, timeout=every_s)
-            if not done:
-                yield None
-                continue
-            task, coming = coming, None
-            try:
-                yield task.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        if coming is not None:
-            coming.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                await coming
-        await frames.aclose()

@@ -14,8 +14,9 @@ from flotilla.core.calls import Call
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.ids import ActorId
-from flotilla.core.tracing import Opened, Tracer, sampled
+from flotilla.core.tracing import About, Opened, Tracer, sampled
 from flotilla.stores.traces import JsonlTracer
+from serve.request_ids import request_id
 from serve.settings import Settings
 
 NO_CALL = Call()
@@ -56,7 +57,8 @@ class Traces:
             yield NO_CALL
             return
         parent = header if header and sampled(header) else ""
-        span = Opened(self.tracer, self._clock, parent, name, {"actor": str(actor), "host": "gateway"})
+        said: dict[str, About] = {"actor": str(actor), "host": "gateway", "request_id": request_id()}
+        span = Opened(self.tracer, self._clock, parent, name, said)
         try:
             yield Call(trace=span.traceparent)
         except BaseException as error:

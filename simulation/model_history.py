@@ -88,15 +88,13 @@ def check_models(
     calm_until = min(
         (o.at for o in seen if isinstance(o, Fault) and o.what != STARTING), default=float("inf")
     )
-    if any(entry.type == "step.done" for entries in journals.values() for entry in entries):
-        calm_until = 0.0  # a task comes back to its version behind a tool, which nobody waits for
     plans = [o for o in seen if isinstance(o, Hung)]
     found = [broken for o in plans for broken in _hung(o, known, o.at < calm_until)]
     found += [broken for o in seen if isinstance(o, Told) for broken in _told(o, known)]
     found += _backwards(seen)
     found += _unasked(seen, known, journals)
     for name in sorted(journals):
-        found += _said(name, journals[name], words, _retired(plans))
+        found += _said(name, journals[name], words, _retired(plans, calm_until))
     return found
 
 
@@ -182,9 +180,10 @@ class _Words:
         return text
 
 
-def _retired(plans: Sequence[Hung]) -> set[str]:
-    """Versions that were placed once and then not: nobody was left who could go on with a task."""
-    placed = [{*plan.placed} for plan in plans]
+def _retired(plans: Sequence[Hung], calm_until: float) -> set[str]:
+    """Versions that were placed once and then not, when who held one may have been cut off from the boards, or
+    gone: nobody was left who could go on with a task."""
+    placed = [{*plan.placed} for plan in plans if plan.at >= calm_until]
     return {id for before, after in pairwise(placed) for id in before - after}
 
 

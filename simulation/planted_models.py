@@ -98,6 +98,18 @@ def tool_loop(_: World) -> AbstractContextManager[None]:
     return instead(stepping, "_kept", make)
 
 
+def unheld(_: World) -> AbstractContextManager[None]:
+    """A version goes though a task is to go on with it behind its tool."""
+
+    def make(_: Any) -> Any:
+        def broken(*_: Any) -> None:
+            return None
+
+        return broken
+
+    return instead(Models, "hold", make)
+
+
 MODEL_BUGS: dict[str, Bug] = {
     "other-version": Bug(other_version, frozenset({"mixed"}), models=True),
     "unpublished": Bug(unpublished, frozenset({"stuck"}), models=True),
@@ -105,4 +117,5 @@ MODEL_BUGS: dict[str, Bug] = {
     "shadow-sent": Bug(shadow_sent, frozenset({"unasked"}), models=True),
     "lost-promotion": Bug(lost_promotion, frozenset({"stable"}), models=True),
     "tool-loop": Bug(tool_loop, frozenset({"changed"}), models=True),
+    "unheld": Bug(unheld, frozenset({"changed"}), models=True),
 }

@@ -9,7 +9,7 @@ from flotilla.core.flow import Agent, Do, agent_kind
 from flotilla.core.generation import ChatMessage, Prompt
 from flotilla.core.wants import CallTool, Generate, Plan, Reply
 
-LOOKS_UP_S = 1.0
+LOOKS_UP_S = 4.0
 
 
 class Writer(Agent):

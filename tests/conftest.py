@@ -1,12 +1,19 @@
-"""One fleet with the scripted model for the tests that leave it as they found it."""
+"""What takes long to start, once for all the tests that leave it as they found it: a fleet with the scripted model,
+and a vLLM with the packaged weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from tests.fleet import TestFleet
+from models.paged import VllmModel
+from models.settings import EngineSettings
+from models.weights import prepare
+from tests.fleet import ROOT, TestFleet
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +25,14 @@ def fleet() -> Iterator[TestFleet]:
         yield fleet
     finally:
         fleet.down()
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def vllm() -> AsyncIterator[VllmModel]:
+    """SmolLM2 by the name of "smollm2@1"."""
+    cache = Path(os.environ.get("FLOTILLA_HOME", ROOT / ".flotilla")) / "cache"
+    engine = await VllmModel.open(
+        EngineSettings(weights=str(prepare(cache)), name="smollm2@1", ping_fresh_s=0)
+    )
+    yield engine
+    await engine.close()

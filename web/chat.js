@@ -4,6 +4,7 @@ import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Outbox } from "./outbox.js";
+import { Renewal } from "./renewal.js";
 import { Shell } from "./shell.js";
 import { Transcript } from "./transcript.js";
 import { VisitRefused, expired, forgetVisit, keepVisit, keptVisit, openVisit } from "./visit.js";
@@ -13,6 +14,7 @@ export class Chat {
   #outbox = new Outbox();
   #connection = null;
   #visit = null;
+  #renewal = new Renewal();
   #over = false; // ended for good: nothing more can be sent
   #round = 0; // counts conversations, so that an answer to an older one is let go
 
@@ -49,6 +51,7 @@ export class Chat {
     const unsent = this.#outbox.messages.map((message) => message.text).join("\n\n");
     this.#connection?.close();
     this.#connection = null;
+    this.#renewal.stop();
     forgetVisit();
     this.#outbox.clear();
     this.#conversation = new Conversation();
@@ -89,12 +92,13 @@ export class Chat {
     this.shell.meet(visit.agent);
     this.#connection = new Connection({
       url: () => socketUrl(visit.session, this.#conversation.seen),
-      token: visit.token,
+      token: () => visit.token,
       onOpen: () => this.#sendDue(true),
       onFrame: (frame) => this.#received(frame),
       onState: (state, reason) => this.#moved(state, reason),
     });
     this.#connection.start();
+    this.#renewal.start(visit);
     this.#refresh();
   }
 
@@ -132,6 +136,7 @@ export class Chat {
 
   #ended(reason, problem = null) {
     this.#over = true;
+    this.#renewal.stop();
     forgetVisit();
     this.shell.ended(reason, problem);
     this.composer.setClosed(true);

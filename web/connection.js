@@ -24,7 +24,7 @@ export class Connection {
   #timers = { retry: 0, ping: 0, dead: 0 };
   #door;
 
-  /** `door` = { url(), token, onFrame(frame), onOpen(), onState(state, reason) }. */
+  /** `door` = { url(), token(), onFrame(frame), onOpen(), onState(state, reason) }. */
   constructor(door) {
     this.#door = door;
   }
@@ -35,7 +35,7 @@ export class Connection {
 
   start() {
     this.#clear();
-    const socket = new WebSocket(this.#door.url(), [`bearer.${this.#door.token}`]);
+    const socket = new WebSocket(this.#door.url(), [`bearer.${this.#door.token()}`]);
     this.#socket = socket;
     socket.onopen = () => this.#opened();
     socket.onmessage = (message) => this.#received(message.data);

@@ -55,12 +55,15 @@ export async function openVisit(onWaiting) {
   }
 }
 
-// The end is kept by this machine's clock, which may be hours away from the fleet's.
+/** When what this answer brought ends, by this machine's clock, which may be hours away from the fleet's. */
+export function endOf(answer, expiresAt) {
+  const fleetNow = Date.parse(answer.headers.get("Date")) || Date.now();
+  return Date.now() + Date.parse(expiresAt) - fleetNow;
+}
+
 async function received(answer, wanted) {
   const visit = await answer.json();
-  const fleetNow = Date.parse(answer.headers.get("Date")) || Date.now();
-  const endsAt = Date.now() + Date.parse(visit.expires_at) - fleetNow;
-  return { ...visit, wanted, endsAt };
+  return { ...visit, wanted, endsAt: endOf(answer, visit.expires_at) };
 }
 
 async function post(body) {

@@ -6,7 +6,7 @@ A module with agents brings them home with one line: `residents = at_home(Router
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from hashlib import blake2b
 from random import Random
@@ -27,10 +27,12 @@ from flotilla.core.flow import Agent
 from flotilla.core.flow_facts import Came, LetGo, Perform, Redo
 from flotilla.core.generation import Finished, Prompt
 from flotilla.core.ids import ActorId
-from flotilla.core.journal import Letter
+from flotilla.core.journal import Letter, Stored
+from flotilla.core.ledger import Recorded
+from flotilla.core.policy import stepping
 from flotilla.core.policy.breaker import Breaker, BreakerSettings
 from flotilla.core.policy.retry import Patience, passes, pause_after, pauses
-from flotilla.core.ports import Knowledge, Letters, Model
+from flotilla.core.ports import Knowledge, Letters, ModelDoor
 from flotilla.core.tools import Tool, Toolbox, check
 from flotilla.core.wants import CallTool, Generate, Hits, Search, Text, Value
 
@@ -80,7 +82,7 @@ class AgentPerformer(Performer):
         self,
         *,
         knowledge: Knowledge,
-        model: Model,
+        model: ModelDoor,
         toolbox: Toolbox,
         letters: Letters,
         clock: Clock,
@@ -100,6 +102,16 @@ class AgentPerformer(Performer):
         self._bills = bills
         self._breakers: dict[str, Breaker] = {}
         self._last: dict[tuple[ActorId, str], asyncio.Event] = {}
+
+    def prepare(self, at: Activation, entries: Sequence[Stored]) -> None:
+        self._hold(at)
+
+    def recorded(self, at: Activation, recorded: Recorded) -> None:
+        self._hold(at)
+
+    def _hold(self, at: Activation, *more: str) -> None:
+        """What its tasks go on with, as the record says, and `more`, which the record is about to say."""
+        self._model.hold(at, stepping.versions(at.actor.tasks.values()).union(more))
 
     async def step(self, at: Activation, effect: Step) -> None:
         assert isinstance(effect, LetGo)
@@ -129,6 +141,8 @@ class AgentPerformer(Performer):
             case Generate(prompt=prompt):
                 text = await self._generate(prompt, call)
                 self._charge(at.id, effect.step, text)
+                if text.model:
+                    self._hold(at, text.model)
                 return Came(step=effect.step, outcome=text)
             case CallTool() as want:
                 return await self._use(at.id, effect, want, call)
@@ -269,8 +283,7 @@ class AgentPerformer(Performer):
 
 
 class _Tries:
-    def __init__(self) -> None:
-        self.count = 0
+    count = 0
 
 
 def _as_json(value: Any) -> Any:

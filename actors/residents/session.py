@@ -114,6 +114,8 @@ class SessionPerformer(Performer):
                 await self._say(at, effect)
             case signals.Seal():
                 await self._seal(at, effect.turn)
+            case signals.Mention():
+                at.publish(events.live_frame(at.actor.seq, effect.type, effect.data))
             case _:
                 await super().step(at, effect)
 
@@ -140,6 +142,8 @@ class SessionPerformer(Performer):
         except FlotillaError as error:
             self._work.log.warning("hot_log.down", actor=str(at.id), reason=error.detail)
             return
+        if not talk.shown:
+            at.begins()
         at.publish(events.delta_frame(say.seq, say.turn, len(talk.shown), unshown))
         talk.shown = talk.text
 
@@ -160,7 +164,10 @@ class SessionPerformer(Performer):
             case signals.Retrieve():
                 yield await self._retrieve(at, effect)
             case signals.Generate():
-                async for signal in self._work.generate(effect, self._watch(at, effect.turn)):
+                watch = self._watch(at, effect.turn)
+                async for signal in self._work.generate(effect, watch):
+                    if isinstance(signal, signals.Generated):
+                        at.waited("model", watch.beyond_engine_s)
                     yield signal
             case _:
                 raise TypeError(f"A session has no work {type(effect).__name__}.")
@@ -170,6 +177,7 @@ class SessionPerformer(Performer):
         watch.begun = clock.monotonic()
         signal = await self._work.retrieve(at.actor.origin, at.actor.model, effect)
         watch.found = clock.monotonic()
+        at.waited("retrieval", watch.found - watch.begun)
         return signal
 
     def _watch(self, at: Activation, turn: str) -> Stopwatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from flotilla.core.tallies import SHADOW, Tallies, Tally
 
@@ -38,10 +38,15 @@ class Counts:
         recent = self._recent.get(id)
         return recent.p95() if recent else None
 
+    def held(self, counted: Mapping[str, int]) -> None:
+        """By how many each version is held now."""
+        for id in (*counted, *self.tallies):
+            self.of(id).held = counted.get(id, 0)
+
     def prune(self, known: Collection[str]) -> None:
-        """Forgets versions that are in no plan and answer nobody."""
+        """Forgets versions that are in no plan, answer nobody and are held by nobody."""
         for id, tally in list(self.tallies.items()):
-            if id.removeprefix(SHADOW) not in known and not tally.running:
+            if id.removeprefix(SHADOW) not in known and not (tally.running or tally.held):
                 del self.tallies[id]
                 self._recent.pop(id, None)
 

@@ -192,13 +192,19 @@ class Replicas:
         for _ in range(TRIES_MAX - 1):
             member = self._choose()
             try:
-                return await self._ask(member, method, body, ASK_TIMEOUT_S)
-            except OtherVersion:
-                await self._open(member)
+                return await self._ask_open(member, method, body)
             except Unavailable:
                 if not self._roster.suspects(member):
                     raise
-        return await self._ask(self._choose(), method, body, ASK_TIMEOUT_S)
+        return await self._ask_open(self._choose(), method, body)
+
+    async def _ask_open(self, member: Member, method: str, body: bytes) -> bytes:
+        """Has it open the version first if it holds another."""
+        try:
+            return await self._ask(member, method, body, ASK_TIMEOUT_S)
+        except OtherVersion:
+            await self._open(member)
+            return await self._ask(member, method, body, ASK_TIMEOUT_S)
 
     async def open(self) -> int:
         """The dimensions of its vectors. Raises what opening it at the replica raises."""

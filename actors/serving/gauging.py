@@ -68,6 +68,6 @@ class Tallied:
         gone = [process for process in self._last if process not in pages]
         for process in gone:
             for tally in self._last[process].values():
-                tally.running = 0
+                tally.running = tally.held = 0
         for process in gone[: max(0, len(gone) - GONE_KEPT)]:
             self._gone = summed([self._gone, self._last.pop(process)])

@@ -18,7 +18,7 @@ from actors.serving.balance import NoReplica
 from actors.serving.counting import Counts, HedgeBudget
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, Misconfigured
-from flotilla.core.generation import Finished, Generated, Prompt
+from flotilla.core.generation import Finished, Generated, Piece, Prompt
 from flotilla.core.limits import LIMITS
 from flotilla.core.versions import Version
 
@@ -47,7 +47,10 @@ class Begun:
         self.attempt = attempt
         self.asked_at = asked_at
         self.first_at = first_at
-        self._parts: list[Generated] = [attempt.first.result()]
+        first = attempt.first.result()
+        if isinstance(first, Piece):
+            first = msgspec.structs.replace(first, model=version.id)
+        self._parts: list[Generated] = [first]
 
     async def finish(self) -> None:
         """Reads the rest now."""

@@ -12,7 +12,7 @@ Nothing here waits for the board where the plans hang: what was last read there 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from actors.serving.catalogue import Catalogue
 from actors.serving.counting import Counts
 from actors.serving.fallbacks import Fallbacks
 from actors.serving.here import NOBODY, Here
+from actors.serving.holding import Holding
 from actors.serving.replies import Begun, Replies, Terms
 from actors.serving.shadow import Shadow
 from flotilla.core.clock import Clock
@@ -34,7 +35,7 @@ from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.core.generation import Finished, Generated, Origin, Piece, Prompt
 from flotilla.core.ids import new_id
 from flotilla.core.policy.canary import may_use
-from flotilla.core.ports import Model, PlanBoard, TallyBoard
+from flotilla.core.ports import Holder, Model, PlanBoard, TallyBoard
 from flotilla.core.versions import FLEET, EngineName, Route, Version
 
 REFRESH_EVERY_S = 0.5
@@ -71,6 +72,8 @@ class Models:
         self._elsewhere: OrderedDict[str, str] = OrderedDict()
         self.catalogue = Catalogue(default)
         self.counts = Counts()
+        self.waited: Callable[[str, float], None] = _nobody_asks
+        self.holding = Holding(clock)
         self.balance = Balance(roster, clock)
         self.replies = Replies(Asker(links, roster, self.balance, log), self.counts, clock)
         self.fallbacks = Fallbacks(
@@ -94,6 +97,9 @@ class Models:
 
     def versions(self, tenant: str) -> list[Version]:
         return sorted((v for v in self.catalogue if may_use(v, tenant)), key=lambda version: version.id)
+
+    def hold(self, holder: Holder, versions: Collection[str], *, most_s: float | None = None) -> None:
+        self.holding.hold(holder, versions, most_s=most_s)
 
     def score(self, version: str, quality: float) -> None:
         if self.catalogue.version(version) is not None:
@@ -121,6 +127,7 @@ class Models:
         version = self._version(prompt)
         route = self.catalogue.route(version.model)
         begun = await self._begin(prompt, version, route)
+        self._note_wait(begun)
         compared = self.shadow.draws(route, begun.version, prompt)
         texts: list[str] = []
         try:
@@ -133,6 +140,13 @@ class Models:
             await begun.aclose()
         if compared and route:
             self._compare(route.candidate, prompt, "".join(texts))
+
+    def _note_wait(self, begun: Begun) -> None:
+        """What stands at the engines: the wait for the first token, where its replica says that others wait."""
+        member = begun.attempt.member
+        if member is not None:
+            queues = self.balance.queues(member)
+            self.waited("engine", begun.first_at - begun.asked_at if queues else 0.0)
 
     def _compare(self, candidate: str, prompt: Prompt, sent: str) -> None:
         version = self.catalogue.version(candidate)
@@ -217,6 +231,7 @@ class Models:
     def _look(self) -> None:
         versions = list(self.catalogue)
         self.fallbacks.look(versions)
+        self.counts.held(self.holding.counted())
         self.counts.prune({version.id for version in versions})
         self.balance.prune()
 
@@ -230,6 +245,10 @@ class Models:
         if what in self._down:
             self._down.remove(what)
             self._log.info(f"{what}.back")
+
+
+def _nobody_asks(queue: str, seconds: float) -> None:
+    """How long something stood in a queue."""
 
 
 def _reply_of(prompt: Prompt) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 
 import msgspec
 
 from flotilla.core.errors import NotFound
 from flotilla.core.generation import Finished, Generated, Origin, Prompt
-from flotilla.core.ports import Model
+from flotilla.core.ports import Holder, Model
 from flotilla.core.tallies import Tally
 from flotilla.core.versions import Version
 
@@ -39,6 +39,9 @@ class OneModel:
             async for part in parts:
                 named = isinstance(part, Finished) and not part.model
                 yield msgspec.structs.replace(part, model=self.name) if named else part
+
+    def hold(self, holder: Holder, versions: Collection[str], *, most_s: float | None = None) -> None:
+        """It is never taken away."""
 
     def score(self, version: str, quality: float) -> None:
         self.scores.score(quality)

@@ -160,8 +160,8 @@ async def warm(needs: SwapNeeds, version: Version) -> float:
 
 
 async def empty(needs: SwapNeeds, ids: frozenset[str]) -> None:
-    """Returns once nobody has been answered by any of these for two looks, a second apart; or when even the
-    longest reply should have ended."""
+    """Returns once nobody has been answered by any of these, and no task has gone on with one, for two looks,
+    a second apart; or when even the longest reply should have ended."""
     begun, clear = needs.clock.monotonic(), 0
     while clear < 2:
         await needs.clock.sleep(SETTLE_S)
@@ -175,5 +175,5 @@ async def empty(needs: SwapNeeds, ids: frozenset[str]) -> None:
                 raise
             clear = 0
             continue
-        running = sum(page[id].running for page in pages.values() for id in ids & page.keys())
-        clear = 0 if running > 0 else clear + 1
+        found = [page[id] for page in pages.values() for id in ids & page.keys()]
+        clear = 0 if any(tally.running > 0 or tally.held > 0 for tally in found) else clear + 1

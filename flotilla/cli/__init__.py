@@ -7,7 +7,22 @@ from collections.abc import Callable
 
 import typer
 
-from flotilla.cli import actors, chat, doctor, down, knowledge, models, simulate, status, trace, up
+from flotilla.cli import (
+    actors,
+    bench,
+    chat,
+    doctor,
+    down,
+    keys,
+    knowledge,
+    models,
+    profile,
+    roll,
+    simulate,
+    status,
+    trace,
+    up,
+)
 from flotilla.cli.screen import fail
 from flotilla.core.errors import FlotillaError
 
@@ -25,13 +40,17 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "chat": chat.chat,
     "doctor": doctor.doctor,
     "trace": trace.trace,
+    "profile": profile.profile,
+    "roll": roll.roll,
     "simulate": simulate.simulate,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(actors.app, name="actors")
+app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
 from flotilla.cli.client import Client
 from flotilla.cli.screen import console
-from flotilla.core.errors import FlotillaError, Problem, Unavailable, error_of
-from flotilla.core.ids import new_id
+from flotilla.client import Completed, Delta, Denied, Failed, Interrupted, Rewound
+from flotilla.client.blocking import Talk
+from flotilla.client.events import Said
+from flotilla.core.errors import error_of
 
 
 def chat(
@@ -22,55 +21,43 @@ def chat(
     agent: Annotated[str, typer.Option(help="Whom to ask.")] = "flotilla",
 ) -> None:
     """Talk to an agent of the fleet."""
-    client = Client()
-    session = client.call("POST", "/v1/sessions", {"agent": agent, "channel": "cli"})["id"]
-    url = f"{client.url.replace('http', 'ws', 1)}/v1/sessions/{session}/ws"
-    try:
-        with connect(url, additional_headers={"Authorization": f"Bearer {client.key}"}) as socket:
-            if question:
-                return _ask(socket, question)
-            _converse(socket, agent)
-    except (OSError, ConnectionClosed) as error:
-        raise Unavailable(f"The conversation broke off ({error}).", next="See `flotilla status`.") from None
-    return None
+    with Client() as client, client.sessions.open(agent, channel="cli").connect() as talk:
+        if question:
+            _ask(talk, question)
+        else:
+            _converse(talk, agent)
 
 
-def _converse(socket: ClientConnection, agent: str) -> None:
+def _converse(talk: Talk, agent: str) -> None:
     console.print(f"You talk to [bold]{agent}[/]. An empty line ends it.\n")
     while question := console.input("[bold cyan]you  [/]").strip():
-        _ask(socket, question)
+        _ask(talk, question)
 
 
-def _ask(socket: ClientConnection, question: str) -> None:
-    socket.send(msgspec.json.encode({"type": "message", "id": new_id("m"), "text": question}).decode())
+def _ask(talk: Talk, question: str) -> None:
     console.print("[bold green]agent[/]", end=" ")
-    shown = ""
-    for frame in socket:
-        event: dict[str, Any] = msgspec.json.decode(frame)
-        match event["type"]:
-            case "reply.delta":
-                text = event["data"]["text"][max(0, len(shown) - event["data"]["offset"]) :]
-                console.print(text, end="", markup=False, soft_wrap=True)
-                shown += text
-            case "reply.completed":
-                return _finish(event["data"], shown)
-            case "reply.failed" | "error":
-                raise _problem(event)
+    for event in talk.send(question):
+        match event:
+            case Delta():
+                console.print(event.text, end="", markup=False, soft_wrap=True)
+            case Rewound():  # a terminal takes nothing back
+                console.print("\n[dim](a host died; this part is said again)[/]")
+            case Completed():
+                _finish(event.said)
+            case Interrupted():
+                console.print("\n  [dim]Interrupted.[/]\n")
+            case Failed():
+                raise error_of(event.trouble.problem)
+            case Denied():
+                raise error_of(event.problem)
             case _:
                 continue
-    raise Unavailable("The fleet hung up.", next="See `flotilla status`.")
 
 
-def _finish(data: dict[str, Any], shown: str) -> None:
-    console.print(data["text"][len(shown) :], markup=False, soft_wrap=True)
-    for n, citation in enumerate(data["citations"], 1):
-        console.print(f"  [{n}] {citation['title']}: “{citation['quote']}”", style="dim", markup=False)
-    timing = data["timing"]
+def _finish(said: Said) -> None:
+    console.print()
+    for n, citation in enumerate(said.citations, 1):
+        console.print(f"  [{n}] {citation.title}: “{citation.quote}”", style="dim", markup=False)
     console.print(
-        f"  {timing['total']:.0f} ms, of which the fleet's own {timing['overhead']:.0f} ms\n", style="dim"
+        f"  {said.timing.total:.0f} ms, of which the fleet's own {said.timing.overhead:.0f} ms\n", style="dim"
     )
-
-
-def _problem(event: dict[str, Any]) -> FlotillaError:
-    problem = event.get("problem") or event["data"]["problem"]
-    return error_of(msgspec.convert(problem, type=Problem))

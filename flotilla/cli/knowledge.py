@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
+import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -24,7 +24,6 @@ app = typer.Typer(no_args_is_help=True, help="What the agents can look up.")
 
 BATCH_DOCUMENTS = 32
 BATCH_CHARACTERS = 1_000_000
-EMBEDDER = "/v1/knowledge/embedder"
 WATCH_EVERY_S = 0.5
 
 
@@ -49,11 +48,10 @@ def search(
     limit: Annotated[int, typer.Option()] = 5,
 ) -> None:
     """Search a collection."""
-    answer = Client().call("POST", f"/v1/knowledge/{collection}/search", {"query": query, "limit": limit})
-    for hit in answer["hits"]:
-        passage = hit["passage"]
-        console.print(f"[bold]{passage['title']}[/]  [dim]{passage['id']}  {hit['similarity']:.2f}[/]")
-        console.print(passage["text"][:300], markup=False, soft_wrap=True)
+    for hit in Client().knowledge.search(collection, query, limit=limit):
+        passage = hit.passage
+        console.print(f"[bold]{passage.title}[/]  [dim]{passage.id}  {hit.similarity:.2f}[/]")
+        console.print(passage.text[:300], markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -73,7 +71,7 @@ def reembed(
         raise Refused(f"{version!r} names no version.", field="MODEL@VERSION", next="Write bge-small@1, say.")
     body = {"model": model, "name": name, "engine": engine, "source": absolute(source), "checksum": checksum}
     client = Client()
-    _show(client.call("POST", EMBEDDER, body))
+    _show(client.knowledge.reembed(body))
     if watch:
         _watch(client, version)
 
@@ -81,7 +79,7 @@ def reembed(
 @app.command()
 def embedder() -> None:
     """Show which embedder the collections have, and how far they are on their way to another."""
-    _show(Client().call("GET", EMBEDDER))
+    _show(Client().knowledge.embedder())
 
 
 def _watch(client: Client, version: str) -> None:
@@ -90,12 +88,12 @@ def _watch(client: Client, version: str) -> None:
     with Progress(*columns, console=console, transient=True) as progress:
         task, left = progress.add_task("documents"), 1
         while left:
-            found = client.call("GET", EMBEDDER)["collections"]
+            found = client.knowledge.embedder()["collections"]
             left = sum(not one["switched"] or one["embedder"] != version for one in found)
             done, total = (sum(one[what] for one in found) for what in ("done", "total"))
             progress.update(task, completed=done, total=total)
             time.sleep(WATCH_EVERY_S if left else 0.0)
-    _show(client.call("GET", EMBEDDER))
+    _show(client.knowledge.embedder())
 
 
 def _show(seen: dict[str, Any]) -> None:
@@ -123,10 +121,10 @@ def load(client: Client, collection: str, path: Path, *, prune: bool = False) ->
 
 
 def _prune(client: Client, collection: str, there: set[str]) -> int:
-    known = client.call("GET", f"/v1/knowledge/{collection}/documents")["documents"]
+    known = client.knowledge.documents(collection)
     gone = sorted(known.keys() - there)
     for id in gone:
-        client.call("DELETE", f"/v1/knowledge/{collection}/documents/{quote(id, safe='')}")
+        client.knowledge.remove(collection, id)
     return len(gone)
 
 
@@ -137,8 +135,7 @@ def _send(client: Client, collection: str, good: Sequence[Document]) -> Counter[
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"into {collection}", total=len(good))
         for batch in _batches(good):
-            body = [{"id": d.id, "title": d.title, "text": d.text} for d in batch]
-            done.update(client.call("POST", f"/v1/knowledge/{collection}/documents", {"documents": body}))
+            done.update(msgspec.structs.asdict(client.knowledge.add(collection, batch)))
             progress.advance(task, len(batch))
     return done
 

@@ -24,11 +24,12 @@ STOP_TIMEOUT_S = 3.0
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What `up` started."""
+    """What `up` started. `grpc` is HOST:PORT, "" without that door."""
 
     name: str
     address: str
     ray_address: str
+    grpc: str = ""
     embedded_postgres: bool
     embedded_valkey: bool
 
@@ -135,7 +136,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, field: str = "FLOTILLA_PORT") -> None:
     """Raises `Misconfigured` if something listens there already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,16 +145,16 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise Misconfigured(
                 f"Port {port} on {host} can't be used: {error.strerror}.",
-                field="FLOTILLA_PORT",
-                next="Stop what listens there, or set FLOTILLA_PORT to a free port.",
+                field=field,
+                next=f"Stop what listens there, or set {field} to a free port.",
             ) from None
 
 
-def wait_port_free(host: str, port: int, timeout_s: float = 5.0) -> None:
+def wait_port_free(host: str, port: int, field: str = "FLOTILLA_PORT", *, timeout_s: float = 5.0) -> None:
     until = time.monotonic() + timeout_s
     while True:
         try:
-            return check_port(host, port)
+            return check_port(host, port, field)
         except Misconfigured:
             if time.monotonic() > until:
                 raise

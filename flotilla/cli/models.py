@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -15,6 +14,7 @@ from flotilla.cli.client import Client
 from flotilla.cli.models_sources import inspected, is_local
 from flotilla.cli.models_watch import follow
 from flotilla.cli.screen import console
+from flotilla.client.models import Steering
 from flotilla.core.errors import Refused
 
 app = typer.Typer(no_args_is_help=True, help="The models of the fleet: versions, swaps, what is counted.")
@@ -31,7 +31,7 @@ Watch = Annotated[bool, typer.Option(help="Stay, and show how it goes until its 
 @app.command("list")
 def list_() -> None:
     """Show the models: who answers, and what is being swapped."""
-    answer = Client().call("GET", "/v1/models")
+    answer = Client().models.list()
     tables.show_list(answer["models"])
     if answer["more"]:
         console.print("There are more.", style="dim")
@@ -40,7 +40,7 @@ def list_() -> None:
 @app.command()
 def show(model: Model) -> None:
     """Show a model: its versions, its replicas, its swaps."""
-    tables.show_model(Client().call("GET", _path(model)))
+    tables.show_model(Client().models.show(model))
 
 
 @app.command()
@@ -94,15 +94,14 @@ def add(
     weights = body["adapter"] or body["source"]
     if inspect and is_local(weights):
         body = orders.filled_in(body, inspected(weights))
-    tables.show_added(model, body, Client().call("POST", _path(model) + "/versions", body))
+    tables.show_added(model, body, Client().models.add(model, body))
 
 
 @app.command()
 def drop(model: Model, version: Name) -> None:
     """Forget a version that nobody needs; its name is never used again."""
     name = version.removeprefix(f"{model}@")
-    path = f"{_path(model)}/versions/{quote(name, safe='')}?by={quote(_me(), safe='')}"
-    tables.show_model(Client().call("DELETE", path))
+    tables.show_model(Client().models.drop(model, name, by=_me()))
 
 
 @app.command()
@@ -124,7 +123,7 @@ def serve(
     body = {"version": orders.version_id(model, version), "by": _me()}
     given = {"least": least, "most": most, "cpus": cpus, "gpus": gpus, "fallbacks": fallback}
     body |= {key: value for key, value in given.items() if value is not None}
-    tables.show_model(Client().call("POST", _path(model) + "/serve", body))
+    tables.show_model(Client().models.serve(model, body))
 
 
 # -- evaluating and swapping
@@ -141,7 +140,7 @@ def eval_(
     """Put questions to a version that is loaded, and judge its answers. Ends with 1 if it fails."""
     body = {"version": version, "against": against, "gate": orders.gate(gate), "by": _me()}
     with console.status("asking"):
-        found = Client().call("POST", _path(model) + "/evaluations", body)
+        found = Client().models.evaluate(model, body)
     tables.show_evaluation(found)
     if not found["verdict"]["passed"]:
         raise typer.Exit(1)
@@ -217,14 +216,14 @@ def canary(
 def _begin(model: str, version: str, order: dict[str, Any], *, watch: bool) -> None:
     body = {"to": orders.version_id(model, version), "order": order, "by": _me()}
     client = Client()
-    seen = client.call("POST", _path(model) + "/swaps", body)
+    seen = client.models.swap(model, body)
     found = seen["swap"] or (seen["swaps"][0] if seen["swaps"] else {"id": "?"})
     console.print(f"The swap {found['id']} from {found.get('from')} to {body['to']} is under way.")
     if order["gate"] is None:
         console.print("[yellow]![/] No gate: nothing is asked of it before customers are let near it.")
     if not watch:
         console.print(f"See `flotilla models watch {model}`.")
-    elif follow(client, _path(model), swap=found["id"]) != "done":
+    elif follow(client, model, swap=found["id"]) != "done":
         raise typer.Exit(1)
 
 
@@ -240,7 +239,7 @@ def pause(model: Model) -> None:
 @app.command()
 def resume(model: Model) -> None:
     """Go on with a swap that was held or that waits; once it is promoted, retire the old version now."""
-    swap = Client().call("GET", _path(model))["swap"]
+    swap = Client().models.show(model)["swap"]
     _steer(model, "resume", at=swap["at"] if swap else 0)
 
 
@@ -256,19 +255,15 @@ def rollback(model: Model, *, reason: Reason = "") -> None:
     _steer(model, "rollback", reason=reason)
 
 
-def _steer(model: str, verb: str, **more: str | int) -> None:
-    seen = Client().call("POST", f"{_path(model)}/swap/{verb}", {"by": _me()} | more)
+def _steer(model: str, verb: Steering, **more: str | int) -> None:
+    seen = Client().models.steer(model, verb, by=_me(), **more)
     tables.show_swap(seen)
 
 
 @app.command()
 def watch(model: Model) -> None:
     """Show a swap as it goes: both versions side by side, and the replicas. Ctrl-C ends it."""
-    follow(Client(), _path(model))
-
-
-def _path(model: str) -> str:
-    return f"/v1/models/{quote(model, safe='')}"
+    follow(Client(), model)
 
 
 def _named(version: str) -> tuple[str, str]:

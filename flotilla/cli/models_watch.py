@@ -19,13 +19,13 @@ LOG_LINES = 8
 _PATIENCE_LOOKS = 30  # without an answer
 
 
-def follow(client: Client, path: str, swap: str = "") -> str:
+def follow(client: Client, model: str, swap: str = "") -> str:
     """Shows the model until Ctrl-C or, with `swap`, until that one has ended; how it ended, "" if it
     didn't."""
     log: deque[str] = deque(maxlen=LOG_LINES)
     try:
         with Live(console=console, auto_refresh=False) as live:
-            for seen in _looks(client, path, log):
+            for seen in _looks(client, model, log):
                 live.update(tables.moment(seen, tuple(log)), refresh=True)
                 if end := _end(seen, swap):
                     return end
@@ -34,13 +34,13 @@ def follow(client: Client, path: str, swap: str = "") -> str:
     return ""
 
 
-def _looks(client: Client, path: str, log: deque[str]) -> Iterator[dict[str, Any]]:
+def _looks(client: Client, model: str, log: deque[str]) -> Iterator[dict[str, Any]]:
     """Patient with a fleet that doesn't answer for a while: whoever watches a swap watches its troubles."""
     after, missed = -1, 0
     while True:
         try:
-            seen = client.call("GET", path)
-            after = _read(client, path, log, after, seen)
+            seen = client.models.show(model)
+            after = _read(client, model, log, after, seen)
             missed = 0
             yield seen
         except Unavailable as error:
@@ -51,11 +51,11 @@ def _looks(client: Client, path: str, log: deque[str]) -> Iterator[dict[str, Any
         time.sleep(EVERY_S)
 
 
-def _read(client: Client, path: str, log: deque[str], after: int, seen: dict[str, Any]) -> int:
+def _read(client: Client, model: str, log: deque[str], after: int, seen: dict[str, Any]) -> int:
     """What was recorded since the last look, a line each; of what was before the first, the last lines."""
     if after < 0:
         after = max(0, seen["seq"] - LOG_LINES)
-    for event in client.call("GET", f"{path}/history?after={after}")["events"]:
+    for event in client.models.history(model, after):
         log.append(line_of(event))
         after = event["seq"]
     return after

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flotilla.cli import ingress
 from flotilla.cli.local import MARK, Local, free_port
+from flotilla.core.draining import DRAIN_S
 from flotilla.core.errors import Unavailable
+from flotilla.core.limits import LIMITS
 
 OBJECT_STORE_BYTES = 100 << 20  # nothing large goes through it
 START_TIMEOUT_S = 90
@@ -24,6 +27,7 @@ RESOURCES = {
     "controller": 2,
 }
 SOCKETS_MAX = 40_000
+GRPC_STREAMS_MAX = 10_000  # of one connection
 FILES_WANTED = 131_072
 # HAProxy refuses to start without this many open files for each connection, and a few for itself.
 FILES_PER_SOCKET = 2.5
@@ -103,6 +107,33 @@ def environment(local: Local) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_MAXCONN": str(sockets_max(raise_files_limit())),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+        # A gateway that goes away is noticed within a second, and has the time to let its sockets go.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        # One loop for uvicorn, the routes and the links: a thread of its own for the routes would cost two
+        # hand-overs for every event (docs/decisions/0025).
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        # Whoever is connected and says nothing is sent away; streams and sockets are kept alive by either side.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(LIMITS.client_silent_s),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": ingress.haproxy(haproxy),
+        # A stream of gRPC is one of HTTP/2's, of which HAProxy lets a connection have 100, while the next
+        # ones wait without a word.
+        "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": str(GRPC_STREAMS_MAX),
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(LIMITS.grpc_message_bytes_max),
+        # Serve's proxies for what HAProxy can't answer; their ports would be those of all fleets here.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+    }
+
+
+def wiring(local: Local, urls: dict[str, str], ray_address: str) -> dict[str, str]:
+    """What a deployment has to know of this fleet, beyond the operator's settings."""
+    return urls | {
+        "FLOTILLA_RAY_ADDRESS": ray_address,
+        "FLOTILLA_LISTEN": "127.0.0.1",
+        "FLOTILLA_TOKEN": local.secret("link"),
+        "FLOTILLA_SECRET": local.secret("visitors"),
     }
 
 

@@ -18,7 +18,9 @@ def status() -> None:
     """Show every dependency of the fleet, and every process with its memory."""
     _show_dependencies(Client())
     if "FLOTILLA_URL" not in os.environ:
-        _show_processes(Local())
+        _show_processes(local := Local())
+        if local.run and local.run.grpc:
+            console.print(f"gRPC: {local.run.grpc}")
 
 
 def _show_dependencies(client: Client) -> None:

@@ -56,18 +56,21 @@ def up() -> None:
     _check_disk(local)
     local.stop_ray()  # what is left of a fleet that died
     bind, port = os.environ.get("FLOTILLA_BIND", "127.0.0.1"), int(os.environ.get("FLOTILLA_PORT", "8080"))
+    grpc_port = int(os.environ.get("FLOTILLA_GRPC_PORT", port + 1))
     wait_port_free(bind, port)
+    if grpc_port:
+        wait_port_free(bind, grpc_port, "FLOTILLA_GRPC_PORT")
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console) as progress:
-            address = _start(local, bind, port, _Steps(progress))
+            address = _start(local, bind, port, grpc_port, _Steps(progress))
     except BaseException:  # also when a person presses Ctrl-C: half a fleet is no use
         local.stop()
         raise
     return _show(local, address, time.monotonic() - began)
 
 
-def _start(local: Local, bind: str, port: int, steps: _Steps) -> str:
+def _start(local: Local, bind: str, port: int, grpc_port: int, steps: _Steps) -> str:
     urls = _stores(local, steps)
     with steps.step("Ray"):
         ray_address = raynode.start_head(local, bind=bind)
@@ -76,6 +79,7 @@ def _start(local: Local, bind: str, port: int, steps: _Steps) -> str:
         name=local.name,
         address=address,
         ray_address=ray_address,
+        grpc=f"{bind}:{grpc_port}" if grpc_port else "",
         embedded_postgres="DATABASE_URL" not in os.environ,
         embedded_valkey="REDIS_URL" not in os.environ,
     )
@@ -105,16 +109,7 @@ def _stores(local: Local, steps: _Steps) -> dict[str, str]:
 
 
 def _deploy(local: Local, urls: dict[str, str], ray_address: str, steps: _Steps) -> None:
-    environment = (
-        raynode.environment(local)
-        | urls
-        | {
-            "FLOTILLA_RAY_ADDRESS": ray_address,
-            "FLOTILLA_LISTEN": "127.0.0.1",
-            "FLOTILLA_TOKEN": local.secret("link"),
-            "FLOTILLA_SECRET": local.secret("visitors"),
-        }
-    )
+    environment = raynode.environment(local) | raynode.wiring(local, urls, ray_address)
     log = local.logs / "deploy.log"
     with log.open("wb") as errors:
         command = [sys.executable, "-m", "serve.deploy"]
@@ -192,6 +187,8 @@ def _check_disk(local: Local) -> None:
 def _show(local: Local, address: str, took_s: float | None) -> None:
     took = f" after {took_s:.0f} s" if took_s is not None else ""
     console.print(f"\n[bold green]Ready[/]{took}: [bold]{address}[/]  (open it in a browser)\n")
+    if local.run and local.run.grpc:
+        console.print(f"gRPC: {local.run.grpc}  (see docs/doors.md)\n", style="dim")
     console.print("Ask it something:\n", style="dim")
     console.print(_curl(address), markup=False, soft_wrap=True)
     console.print(f"\nLogs: {raynode.logs(local)} and {local.logs}", style="dim", soft_wrap=True)

@@ -15,6 +15,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     persona: str
     greeting: str
+    # What it may look things up in; "" if it knows only what its model knows.
     collection: str
     examples: tuple[str, ...] = ()
     passages_max: int = 4
@@ -61,5 +62,12 @@ TEAM = Agent(
     asks="router",  # examples/team.py
 )
 
-AGENTS = {agent.name: agent for agent in (FLOTILLA, BANK, TEAM)}
+CHAT = Agent(
+    name="chat",
+    persona="You are a helpful assistant.",
+    greeting="Hello! I have no documents to look things up in: I answer from what my model knows.",
+    collection="",
+)
+
+AGENTS = {agent.name: agent for agent in (FLOTILLA, BANK, TEAM, CHAT)}
 DEFAULT_AGENT = FLOTILLA.name

@@ -22,9 +22,11 @@ A = TypeVar("A")
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, tag_field="signal"):
-    """Something that happened. Control goes before everything that waits."""
+    """Something that happened. Control goes before everything that waits. What is `sheddable` begins new
+    work, and may be refused with `Overloaded` while too much waits already; nothing else ever is."""
 
     control: ClassVar[bool] = False
+    sheddable: ClassVar[bool] = False
 
     def joined(self, later: Signal) -> Self | None:
         """This signal and the one right behind it as one, if they can be; a slow actor then has fewer."""
@@ -148,7 +150,13 @@ class Step(Effect, frozen=True):
 
 
 class Work(Effect, frozen=True):
-    """A kind's own effect that runs beside the loop and comes back as signals (`Performer.work`)."""
+    """A kind's own effect that runs beside the loop and comes back as signals (`Performer.work`).
+
+    One that is `early` changes nothing outside and may be done for nothing: it is started while the facts in
+    front of it are still being written. What it has to say is heard behind them all the same.
+    """
+
+    early: ClassVar[bool] = False
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ TYPE_PREFIX = "https://flotilla.dev/problems/"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An RFC 9457 problem document."""
+    """An RFC 9457 problem document. `request_id` is that of the answer which it is in."""
 
     type: str
     title: str
@@ -25,6 +25,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str | None = None
     next: str | None = None
     retry_after_s: float | None = None
+    request_id: str | None = None
 
 
 class FlotillaError(Exception):
@@ -71,6 +72,10 @@ class Refused(FlotillaError):
 
 class TooLarge(FlotillaError):
     slug, title, status = "too-large", "Larger than the limit", 413
+
+
+class TooSlow(FlotillaError):
+    slug, title, status = "too-slow", "The request did not come in time", 408
 
 
 class Unauthenticated(FlotillaError):

@@ -5,7 +5,7 @@ Every implementation behind a door passes the same contract tests (tests/contrac
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from datetime import date, datetime
 from typing import Protocol
 
@@ -279,6 +279,15 @@ class FailureBoard(Protocol):
         ...
 
 
+class Holder(Protocol):
+    """Somebody with work that goes on for longer than one reply."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether another one, or nobody, does its work now."""
+        ...
+
+
 class ModelDoor(Model, Protocol):
     """All the models of a fleet, as one who asks sees them: the way to the right version of the right one."""
 
@@ -288,6 +297,11 @@ class ModelDoor(Model, Protocol):
 
         Raises `NotFound` for one that there isn't, or that is not for this tenant; `Unavailable` if nothing
         is known of any model yet."""
+        ...
+
+    def hold(self, holder: Holder, versions: Collection[str], *, most_s: float | None = None) -> None:
+        """Keeps these versions, and no others, from being taken away while `holder` goes on with them: until
+        it holds others, is lost, or has not said so for `most_s` seconds (`actors/serving/holding.py`)."""
         ...
 
     def score(self, version: str, quality: float) -> None:

@@ -55,8 +55,7 @@ class Replies(Conversation):
         """Goes on with a reply that is recorded as started, from whatever has been said of it."""
         if started.model.startswith(TEAM):
             return (self._ask(turn, started.model.removeprefix(TEAM)),)
-        if not started.passages:
-            canned = intents.reply_without_search(turn.text, self.agent) or intents.DONT_KNOW
+        if not started.passages and (canned := self._canned(turn)):
             return self._answer_plainly(turn, canned)
         if self.said.endswith(_CLOSINGS):  # it was whole, only not yet recorded
             return self._complete(turn, started.model, started.passages, Usage())
@@ -70,6 +69,11 @@ class Replies(Conversation):
         )
         prompt = msgspec.structs.replace(prompt, model=started.model, origin=self.origin)
         return (signals.Generate(turn=turn.id, run=turn.run, prompt=prompt),)
+
+    def _canned(self, turn: Turn) -> intents.Canned | None:
+        """What is said where nothing was found; None for an agent that looks for nothing."""
+        unknown = intents.DONT_KNOW if self.agent.collection else None
+        return intents.reply_without_search(turn.text, self.agent) or unknown
 
     def _ask(self, turn: Turn, kind: str) -> Ask:
         """Asked again after a crash under the same name of the task, which the team knows it by."""
@@ -121,7 +125,7 @@ class Replies(Conversation):
         if turn.started is not None:  # a search that was run again after a crash
             return ()
         similarity = max((hit.similarity for hit in signal.hits), default=0.0)
-        known = similarity >= self.agent.similarity_min
+        known = not self.agent.collection or similarity >= self.agent.similarity_min
         started = ReplyStarted(
             turn=turn.id,
             model=signal.model if known else "",
@@ -145,7 +149,8 @@ class Replies(Conversation):
     def _complete(self, turn: Turn, model: str, passages: tuple[Passage, ...], usage: Usage) -> Effects:
         body = _without_closing(self.said)
         found = citations.find(body, passages)
-        closing = () if found else self._say(turn, (body + _closing(body))[len(self.said) :])
+        sourced = bool(found) or not self.agent.collection  # who has no documents claims none
+        closing = () if sourced else self._say(turn, (body + _closing(body))[len(self.said) :])
         done = ReplyCompleted(
             turn=turn.id,
             text=self.said,
@@ -153,7 +158,7 @@ class Replies(Conversation):
             citations=found,
             usage=usage,
             confidence=citations.support(body, found),
-            offers_person=not found,
+            offers_person=not sourced,
         )
         return (*closing, *self._finish(done))
 

@@ -58,6 +58,8 @@ class Session(Takeover):
             case signals.Describe():
                 admission.check_opened(self)
                 return (self._shown(),)
+            case signals.Typing():
+                return self._on_typing(signal)
             case (
                 signals.RequestPerson()
                 | signals.Accept()
@@ -88,6 +90,11 @@ class Session(Takeover):
             model=signal.model,
         )
         return (self.record(fact), self._shown())
+
+    def _on_typing(self, signal: signals.Typing) -> Effects:
+        if self.opened is None:
+            return ()
+        return (signals.Mention(type="typing", data={"by": "customer" if signal.visitor else "desk"}),)
 
     def _on_interrupt(self) -> Effects:
         admission.check_opened(self)

@@ -57,6 +57,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 class Open(Message[SessionView], frozen=True, kw_only=True, tag="open"):
     idempotent = True
+    sheddable = True
     agent: str
     channel: str = "api"
     customer: str | None = None
@@ -70,6 +71,7 @@ class Post(Message[Accepted], frozen=True, kw_only=True, tag="post"):
     the agent's own way with a message that comes while it talks."""
 
     idempotent = True
+    sheddable = True
     id: str
     text: str
     waited_ms: float = 0.0
@@ -85,6 +87,12 @@ class Interrupt(Message[Interrupted], frozen=True, tag="interrupt"):
 class Close(Message[SessionView], frozen=True, tag="close"):
     control = True
     idempotent = True
+
+
+class Typing(Message[None], frozen=True, kw_only=True, tag="typing"):
+    """Somebody is writing, seen by whoever follows just now: the customer, if it is a `visitor`."""
+
+    visitor: bool
 
 
 class Describe(Message[SessionView], frozen=True, tag="describe"):
@@ -175,7 +183,7 @@ class Failed(Signal, frozen=True, kw_only=True, tag="failed"):
     problem: Problem
 
 
-Posted = Open | Post | Interrupt | Close | Describe
+Posted = Open | Post | Interrupt | Close | Describe | Typing
 Handed = RequestPerson | Accept | Return | Speak | Note
 Worked = Found | Streamed | Generated | Failed | Answered
 Ask = Posted | Handed
@@ -195,6 +203,13 @@ class Say(Step, frozen=True, kw_only=True):
     text: str
 
 
+class Mention(Step, frozen=True, kw_only=True):
+    """Show whoever follows just now something that is not for the record."""
+
+    type: str
+    data: dict[str, Any]
+
+
 class Seal(Step, frozen=True, kw_only=True):
     """Close the hot log of a turn that is ended before its reply is whole: nobody shows a word of it
     from now on, not even a host that was declared dead and doesn't know yet."""
@@ -203,6 +218,7 @@ class Seal(Step, frozen=True, kw_only=True):
 
 
 class Retrieve(Work, frozen=True, kw_only=True):
+    early = True
     turn: str
     run: str
     collection: str
@@ -215,6 +231,7 @@ class Retrieve(Work, frozen=True, kw_only=True):
 
 
 class Generate(Work, frozen=True, kw_only=True):
+    early = True
     turn: str
     run: str
     prompt: Prompt

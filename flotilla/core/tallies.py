@@ -21,9 +21,11 @@ SHADOW = "shadow:"
 class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`first_token` and `lasted` count replies by bucket, of the time to the first token and to the end;
     `seconds` and `first_seconds` are the sums of those times. `prompts` and `completions` count them by
-    `size`, of the tokens that went in and came out. `running` is how many are being made now."""
+    `size`, of the tokens that went in and came out. `running` is how many are being made now,
+    `held` how many tasks of agents go on with the version that began them."""
 
     running: int = 0
+    held: int = 0
     replies: int = 0
     errors: int = 0
     tokens: int = 0
@@ -124,13 +126,13 @@ Tallies = dict[str, Tally]
 
 
 def since(now: Mapping[str, Tally], before: Mapping[str, Tally]) -> Tallies:
-    """What was counted between two looks at the same process; `running` as of the second. Where less is
-    counted than before, it was begun anew: a version that was gone from all plans has come back."""
+    """What was counted between two looks at the same process; `running` and `held` as of the second. Where
+    less is counted than before, it was begun anew: a version that was gone from all plans has come back."""
     return {id: _less(tally, before.get(id)) for id, tally in now.items()}
 
 
 def _less(now: Tally, before: Tally | None) -> Tally:
-    left = Tally(running=now.running)
+    left = Tally(running=now.running, held=now.held)
     left.add(now)
     if before is not None and all(getattr(now, field) >= getattr(before, field) for field in _SUMS):
         left.add(before, times=-1)
@@ -145,4 +147,5 @@ def summed(parts: Sequence[Mapping[str, Tally]]) -> Tallies:
             total = out.setdefault(id, Tally())
             total.add(tally)
             total.running += tally.running
+            total.held += tally.held
     return out

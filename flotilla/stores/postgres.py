@@ -17,6 +17,7 @@ from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
 from flotilla.core.ids import ActorId, actor_of
 from flotilla.core.journal import Append, Due, Entry, Snapshot, Stored
 from flotilla.core.reminders import Reminder, Repeat
+from flotilla.stores.postgres_api_keys import PostgresApiKeys
 from flotilla.stores.postgres_batch import columns
 from flotilla.stores.postgres_keys import Keyring, Writer
 from flotilla.stores.postgres_ledger import PostgresLedger
@@ -39,13 +40,15 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
 
 
 class PostgresJournal:
-    """Implements `Journal`. Make one with `open_journal`. `letters` and `ledger` share its connections."""
+    """Implements `Journal`. Make one with `open_journal`. `letters`, `ledger` and `api_keys` share its
+    connections."""
 
     def __init__(self, pool: asyncpg.Pool, safe: Safe) -> None:
         self._pool = pool
         self._keys = Keyring(pool, safe)
         self.letters = PostgresLetters(pool, self._keys)
         self.ledger = PostgresLedger(pool)
+        self.api_keys = PostgresApiKeys(pool)
         self._waiting: list[_Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
 

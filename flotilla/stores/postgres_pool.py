@@ -83,8 +83,14 @@ async def open_pool(url: str, *, connections: int) -> asyncpg.Pool:
             min_size=1,
             max_size=connections,
             command_timeout=COMMAND_TIMEOUT_S,
+            reset=_nothing,
             server_settings={"role": APP_ROLE, "application_name": "flotilla"},
         )
+
+
+async def _nothing(_: asyncpg.Connection) -> None:
+    """Every statement of ours is a transaction by itself and sets what it needs for that alone, so there is
+    nothing to reset: it would be one more round trip for each."""
 
 
 async def migrate(url: str) -> list[str]:
@@ -119,10 +125,10 @@ async def _grant(connection: asyncpg.Connection) -> None:
     await connection.execute(
         f"grant {APP_ROLE} to current_user; grant usage on schema public to {APP_ROLE};"
         f"grant select, insert on facts, charges to {APP_ROLE};"
-        f"grant select, insert, update on charges_by_day to {APP_ROLE};"
+        f"grant select, insert, update on charges_by_day, api_keys to {APP_ROLE};"
         f"grant select, insert, delete on unfinished, keys, letters to {APP_ROLE};"
         f"grant select, insert, update, delete on snapshots, reminders to {APP_ROLE};"
-        f"grant execute on function unfinished_actors, due_reminders to {APP_ROLE}"
+        f"grant execute on function unfinished_actors, due_reminders, find_api_key to {APP_ROLE}"
     )
 
 

@@ -6,8 +6,6 @@ believes in is the fence. (docs/decisions/0002 says why it isn't a stream.)
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,16 +13,16 @@ import msgspec
 import redis.asyncio as redis
 from redis import exceptions
 
-from flotilla.core.errors import Conflict, LimitReached, Misconfigured, Overloaded, Unavailable
+from flotilla.core.errors import Conflict, LimitReached, Misconfigured, Unavailable
 from flotilla.core.generation import Shown
 from flotilla.core.ids import ActorId, actor_of
 from flotilla.core.limits import LIMITS
 from flotilla.core.members import Member
+from flotilla.stores.valkey_batch import Batch, Script
 
 HOT_LOG_KEPT_S = 3600
 HOT_LOG_SEALED_S = 120  # no host that was declared dead writes again later than that
 BEAT_KEPT_MS = 3000
-WAITING_APPENDS_MAX = 20_000
 COMMAND_TIMEOUT_S = 2.0
 CONNECTIONS_MAX = 16
 
@@ -35,23 +33,23 @@ _DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutEr
 _SEAL = b"\xff"
 
 # KEYS: the log. ARGV: seconds to keep, '1' to drop the text.
-_CLOSE = """
+_CLOSE = Script("""
 local text = ARGV[2] ~= '1' and redis.call('GET', KEYS[1]) or ''
 if string.byte(text) ~= 255 then text = '\\255' .. text end
 redis.call('SET', KEYS[1], text, 'EX', ARGV[1])
 return text
-"""
+""")
 
 # KEYS: the log. ARGV: bytes that are there, text, seconds to keep. Returns 1, or 0 if another writer was
 # here or the log is sealed.
-_APPEND = """
+_APPEND = Script("""
 local there = redis.call('STRLEN', KEYS[1])
 if there ~= tonumber(ARGV[1]) then return 0 end
 if there > 0 and redis.call('GETRANGE', KEYS[1], 0, 0) == '\\255' then return 0 end
 redis.call('APPEND', KEYS[1], ARGV[2])
 if ARGV[1] == '0' then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return 1
-"""
+""")
 
 # KEYS: the member's record, its role's names. ARGV: the life that ends, its name.
 _LEAVE = """
@@ -109,48 +107,16 @@ async def translated():
         ) from None
 
 
-class _HotAppend(msgspec.Struct, frozen=True):
-    key: str
-    said: int
-    text: str
-    done: asyncio.Future[None]
-
-
 class ValkeyHotLog:
-    """Implements `HotLog`. Appends of many replies share round trips."""
+    """Implements `HotLog`. What is written for many replies shares round trips."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._script = client.register_script(_APPEND)
-        self._close = client.register_script(_CLOSE)
-        self._waiting: list[_HotAppend] = []
-        self._flusher: asyncio.Task[None] | None = None
+        self._batch = Batch(client, translated)
 
     async def append(self, actor: ActorId, turn: str, said: int, text: str) -> None:
-        if len(self._waiting) >= WAITING_APPENDS_MAX:
-            raise Overloaded(f"{WAITING_APPENDS_MAX} appends wait for the hot log.", retry_after_s=1.0)
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append(_HotAppend(_hot_key(actor, turn), said, text, done))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush())
-        await done
-
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                async with translated():
-                    results = await self._write(batch)
-            except (Unavailable, Misconfigured) as error:
-                results = [error] * len(batch)
-            for append, result in zip(batch, results, strict=True):
-                _settle(append, result)
-
-    async def _write(self, batch: Sequence[_HotAppend]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for append in batch:
-            await self._script([append.key], [append.said, append.text, HOT_LOG_KEPT_S], client=pipeline)
-        return await pipeline.execute(raise_on_error=False)
+        if not await self._batch.run(_APPEND, _hot_key(actor, turn), said, text, HOT_LOG_KEPT_S):
+            raise Conflict("Another host goes on with this reply.")
 
     async def read(self, actor: ActorId, turn: str) -> Shown:
         async with translated():
@@ -159,8 +125,7 @@ class ValkeyHotLog:
         return Shown(text.decode(), sealed=(value or b"").startswith(_SEAL))
 
     async def seal(self, actor: ActorId, turn: str, *, forget: bool = False) -> str:
-        async with translated():
-            text: bytes = await self._close([_hot_key(actor, turn)], [HOT_LOG_SEALED_S, int(forget)])
+        text: bytes = await self._batch.run(_CLOSE, _hot_key(actor, turn), HOT_LOG_SEALED_S, int(forget))
         return text.removeprefix(_SEAL).decode()
 
     async def ping(self) -> None:
@@ -169,19 +134,6 @@ class ValkeyHotLog:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-
-def _settle(append: _HotAppend, result: object) -> None:
-    if append.done.done():
-        return
-    if result == 1:
-        append.done.set_result(None)
-    elif result == 0:
-        append.done.set_exception(Conflict("Another host goes on with this reply."))
-    elif isinstance(result, (Unavailable, Misconfigured)):
-        append.done.set_exception(result)
-    else:
-        append.done.set_exception(Unavailable(f"Redis refuses to write: {result}.", retry_after_s=5.0))
 
 
 def _hot_key(actor: ActorId, turn: str) -> str:

@@ -17,6 +17,7 @@ from actors.host import Host
 from actors.lease import Lease
 from actors.link import Links
 from actors.load import Load
+from actors.pressure import Pressure
 from actors.runtime import Kinds, Runtime
 from actors.service import Service
 from actors.serving.bills import Bills
@@ -75,7 +76,9 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         log=log,
         tracer=tracer_of(settings, "host", log),
     )
-    here = Host(runtime, only=only, lease=lease)
+    pressure = Pressure(clock, settings.queue_target_s)
+    serving.models.waited = pressure.waited
+    here = Host(runtime, only=only, lease=lease, pressure=pressure)
     spawner = RaySpawner(lambda actor, resources: recipes.dedicated(settings, actor, resources))
     here.models = lambda: stands(serving.models, charging)
     here.spawning = Spawning(lambda name: runtime.kinds.of(name).kind, spawner, clock)
@@ -92,6 +95,9 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
     async def serve_models(_: Member) -> None:
         await asyncio.gather(serving.run(), charging.run())
 
+    async def feel_pressure(_: Member) -> None:
+        await pressure.run()
+
     others = (ring,) if only is None else (ends_when_asleep(lambda: bool(here.active), clock),)
 
     return Service(
@@ -106,7 +112,7 @@ async def host_service(settings: Settings, only: ActorId | None = None) -> Servi
         info={} if only is None else {"actor": str(only)},
         lease=lease,
         report=load.report,
-        housekeeping=(lambda _: roster.run(), keep_house, serve_models, *others),
+        housekeeping=(lambda _: roster.run(), keep_house, serve_models, feel_pressure, *others),
         closers=(
             serving.aclose,
             charging.aclose,

@@ -10,12 +10,11 @@ from flotilla.stores import valkey
 from models.engines import open_engine
 from models.sources import fetch
 from serve.log import logger
-from serve.quiet import quiet
 from serve.versions import Manned
 
 
 async def wire(part: Manned) -> Service:
-    """A replica: it says that it is up once it has generated a token."""
+    """A replica: it says that it is up once it has generated a token. (Its recipe is quiet until then.)"""
     settings, version = part.settings, part.version
     log, clock = logger("model"), SystemClock()
 
@@ -23,10 +22,9 @@ async def wire(part: Manned) -> Service:
         return str(await fetch(uri, checksum, settings.cache))
 
     folder = await fetched(version.source, version.checksum) if version.source else ""
-    with quiet():
-        engine = await open_engine(version, folder, threads=settings.model_threads)
-        replica = Replica(engine, version, fetched, clock, log)
-        await replica.warm()
+    engine = await open_engine(version, folder, threads=settings.model_threads)
+    replica = Replica(engine, version, fetched, clock, log)
+    await replica.warm()
     directory = valkey.ValkeyDirectory(valkey.connect(settings.redis_url))
     return Service(
         role="model",

@@ -25,12 +25,16 @@ from flotilla.core.ids import ActorId, actor_of, is_name
 from flotilla.core.journal import Letter, Stored
 from flotilla.core.limits import LIMITS
 from flotilla.views.events import stamp
-from serve.auth import Operator, Principal, Tenant
+from serve.auth import Principal, needs
 from serve.bodies import JournalPage, MoveBody
 from serve.doors import Doors, doors_of
 from serve.routes.sessions import json
 
 router = APIRouter(prefix="/v1", tags=["operating"])
+
+Reader = Annotated[Principal, needs("actors:read")]
+Writer = Annotated[Principal, needs("actors:write")]
+Operator = Annotated[Principal, needs("operator")]
 
 LAST_FACTS = 10
 Limit = Annotated[int, Query(ge=1, le=LIMITS.page_max)]
@@ -48,7 +52,7 @@ def _actor(who: Principal, key: str) -> ActorId:
 
 
 @router.get("/actors")
-async def list_actors(request: Request, who: Tenant, kind: str = "", limit: Limit = 100) -> Response:
+async def list_actors(request: Request, who: Reader, kind: str = "", limit: Limit = 100) -> Response:
     """Those that are awake, those with most to do first. `notes` names hosts that did not answer."""
     awake = await doors_of(request).overview.awake(who.tenant, kind, limit)
     actors = [_listed(host, listed) for host, listed in awake.actors]
@@ -60,7 +64,7 @@ def _listed(host: str, listed: Listed) -> dict[str, Any]:
 
 
 @router.get("/actors/{kind}/{name}")
-async def show_actor(request: Request, who: Tenant, kind: str, name: str) -> Response:
+async def show_actor(request: Request, who: Reader, kind: str, name: str) -> Response:
     """What it holds and does if it is awake (`awake` is null if not), and what the record tells of it."""
     doors, actor = doors_of(request), _actor(who, f"{kind}/{name}")
     found = await doors.overview.show(actor)
@@ -104,7 +108,7 @@ def _entry(stored: Stored, *, body: bool = False) -> dict[str, Any]:
 @router.get("/actors/{kind}/{name}/journal")
 async def read_journal(
     request: Request,
-    who: Tenant,
+    who: Reader,
     kind: str,
     name: str,
     page: Annotated[JournalPage, Query()],
@@ -118,7 +122,7 @@ async def read_journal(
 
 
 @router.post("/actors/{kind}/{name}/passivate")
-async def passivate(request: Request, who: Tenant, kind: str, name: str) -> Response:
+async def passivate(request: Request, who: Writer, kind: str, name: str) -> Response:
     """Puts it to sleep after what it handles now; what waits for it, or its next message, wakes it."""
     actor = _actor(who, f"{kind}/{name}")
     found = await doors_of(request).overview.passivate(actor)
@@ -152,7 +156,7 @@ class _Tagged(msgspec.Struct):
 
 @router.get("/letters")
 async def list_letters(
-    request: Request, who: Tenant, actor: str | None = None, limit: Limit = 100
+    request: Request, who: Reader, actor: str | None = None, limit: Limit = 100
 ) -> Response:
     """Messages that broke their actors and were set aside, oldest first; without what they say."""
     of = None if actor is None else _actor(who, actor)
@@ -173,7 +177,7 @@ def _letter(letter: Letter) -> dict[str, Any]:
 
 
 @router.post("/letters/{id}/replay")
-async def replay(request: Request, who: Tenant, id: str) -> Response:
+async def replay(request: Request, who: Writer, id: str) -> Response:
     """Sends its message to its actor again. Once the actor has taken it the letter is gone; else it stays
     and the problem says why."""
     doors = doors_of(request)
@@ -200,7 +204,7 @@ def _stays(letter: Letter, error: FlotillaError) -> FlotillaError:
 
 
 @router.delete("/letters/{id}")
-async def discard(request: Request, who: Tenant, id: str) -> Response:
+async def discard(request: Request, who: Writer, id: str) -> Response:
     letters = await doors_of(request).letters()
     if await letters.remove(who.tenant, id) is None:
         raise _no_letter(id)
@@ -243,3 +247,21 @@ async def drain(request: Request, who: Operator, name: str) -> Response:
     """Has the host let go of its actors. `by` is who sees to it: the controller also ends the host when it
     is empty, and starts another if too few are left."""
     return json({"host": name, "by": await doors_of(request).overview.drain(name)}, 202)
+
+
+# -- replicas
+
+
+@router.get("/replicas")
+async def list_replicas(request: Request, who: Operator) -> Response:
+    """Every replica of a model that is believed alive, whatever it serves."""
+    found = doors_of(request).overview.replicas()
+    return json({"replicas": [{"name": m.name, "state": m.state, "address": m.address} for m in found]})
+
+
+@router.post("/replicas/{name}/drain", status_code=202)
+async def drain_replica(request: Request, who: Operator, name: str) -> Response:
+    """202. It finishes what it makes and takes nothing new; then the controller ends it, and starts another
+    if as many are wanted."""
+    await doors_of(request).overview.drain_replica(name)
+    return json({"replica": name}, 202)

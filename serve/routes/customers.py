@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from flotilla.core.errors import NotFound
-from serve.auth import Tenant
+from serve.auth import Principal, needs
 from serve.doors import doors_of
 from serve.routes.sessions import json
 
@@ -13,7 +15,9 @@ router = APIRouter(prefix="/v1/customers", tags=["customers"])
 
 
 @router.delete("/{customer}")
-async def erase_customer(request: Request, who: Tenant, customer: str) -> Response:
+async def erase_customer(
+    request: Request, who: Annotated[Principal, needs("customers:erase")], customer: str
+) -> Response:
     """Drops the key that seals all that is recorded of `customer`: nobody can read it any more, in no
     backup either. Sessions that are awake let go of what they remember. `notes` names hosts that did not
     answer; they forget when their sessions fall asleep."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
 from flotilla.core.knowledge import Reembedding
 from flotilla.core.versions import Version, check_version
-from serve.auth import Operator, Principal, Tenant
+from serve.auth import Principal, needs
 from serve.bodies_models import checked, decoded
 from serve.doors import Doors, doors_of
 from serve.routes.sessions import json
 
 router = APIRouter(prefix="/v1/knowledge/embedder", tags=["knowledge"])
 
+Reader = Annotated[Principal, needs("knowledge:read")]
+Writer = Annotated[Principal, needs("operator")]
+
 
 @router.post("", status_code=202)
-async def reembed(request: Request, who: Operator) -> Response:
+async def reembed(request: Request, who: Writer) -> Response:
     """Has all collections embedded anew, by a version: its fields. Searches go on with the old embedder until
     a collection has all its vectors. Ordering the same one again changes nothing."""
     version = checked(decoded(await request.body()), Version)
@@ -29,7 +32,7 @@ async def reembed(request: Request, who: Operator) -> Response:
 
 
 @router.get("")
-async def show_embedder(request: Request, who: Tenant) -> Response:
+async def show_embedder(request: Request, who: Reader) -> Response:
     """How far each collection is: `done` of `total` documents have the vectors of `embedder`; until all have,
     it is searched by those of `live`. An operator sees those of all tenants."""
     return json(await _seen(doors_of(request), who))

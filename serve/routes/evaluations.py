@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from fastapi import APIRouter, Request, Response
 
@@ -11,7 +13,7 @@ from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.policy.gate import check_gate, verdict
 from flotilla.core.swap_facts import ModelView
 from serve import model_views as views
-from serve.auth import Operator
+from serve.auth import Principal, needs
 from serve.bodies_models import EvaluationBody, read
 from serve.doors import Doors, doors_of
 from serve.evaluations import evaluate
@@ -22,7 +24,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.post("/{model}/evaluations")
-async def run_evaluation(request: Request, who: Operator, model: str) -> Response:
+async def run_evaluation(
+    request: Request, who: Annotated[Principal, needs("models:write")], model: str
+) -> Response:
     """Puts a gate set to a version that has replicas and, with `against`, to another: `verdict`, and the
     `answers` of each with their scores. Nothing is recorded."""
     doors, body = doors_of(request), await read(request, EvaluationBody)

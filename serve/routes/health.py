@@ -13,6 +13,7 @@ from actors.serving.gauging import ask_replicas
 from actors.serving.standing import Standing, stands
 from flotilla.core.errors import FlotillaError, Unavailable
 from serve.doors import Doors, doors_of
+from serve.gate_metrics import GateMetrics
 from serve.genai_metrics import GenAiMetrics
 from serve.host_metrics import HostMetrics
 from serve.metrics import REWOUND
@@ -76,6 +77,7 @@ async def metrics(request: Request) -> Response:
         doors.tallied.read({version.id for version in catalogue}),
     )
     collectors = (
+        GateMetrics(doors.gate),
         HostMetrics({name: hosts.said.get(name) for name in doors.overview.names()}),
         ServingMetrics(_standings(doors, hosts.said), catalogue.plans),
         ReplicaMetrics(replicas),

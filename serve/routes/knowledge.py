@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from flotilla.core.errors import NotFound, Refused
 from flotilla.core.knowledge import Document
 from flotilla.core.limits import LIMITS
-from serve.auth import Tenant
+from serve.auth import Principal, needs
 from serve.bodies import Documents, SearchQuery, check_text
 from serve.doors import doors_of
 from serve.routes.sessions import json
 
 router = APIRouter(prefix="/v1/knowledge/{collection}", tags=["knowledge"])
 
+Reader = Annotated[Principal, needs("knowledge:read")]
+Writer = Annotated[Principal, needs("knowledge:write")]
+
 
 @router.post("/documents")
-async def put_documents(request: Request, who: Tenant, collection: str, body: Documents) -> Response:
+async def put_documents(request: Request, who: Writer, collection: str, body: Documents) -> Response:
     """Adds or replaces by document id; what is unchanged costs nothing. The collection is made if need be."""
     for n, document in enumerate(body.documents):
         check_text(document.text, field=f"documents.{n}.text", bytes_max=LIMITS.documents_body_bytes_max)
@@ -25,13 +30,13 @@ async def put_documents(request: Request, who: Tenant, collection: str, body: Do
 
 
 @router.get("/documents")
-async def list_documents(request: Request, who: Tenant, collection: str) -> Response:
+async def list_documents(request: Request, who: Reader, collection: str) -> Response:
     """Content hash by document id, for importers that send only what changed."""
     return json({"documents": await doors_of(request).knowledge.documents(who.tenant, collection)})
 
 
 @router.delete("/documents/{document:path}")
-async def remove_document(request: Request, who: Tenant, collection: str, document: str) -> Response:
+async def remove_document(request: Request, who: Writer, collection: str, document: str) -> Response:
     """When this answers, no search finds the document's text any more."""
     if not await doors_of(request).knowledge.remove(who.tenant, collection, document):
         raise NotFound(f"There is no document {document!r} in {collection!r}.", field="document")
@@ -39,7 +44,7 @@ async def remove_document(request: Request, who: Tenant, collection: str, docume
 
 
 @router.post("/search")
-async def search(request: Request, who: Tenant, collection: str, body: SearchQuery) -> Response:
+async def search(request: Request, who: Reader, collection: str, body: SearchQuery) -> Response:
     """Hybrid search (BM25 and vectors, fused by rank), best first. `similarity` is the cosine."""
     if not body.query.strip():
         raise Refused("`query` is empty.", field="query", next="Say what to look for.")

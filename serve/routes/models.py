@@ -21,10 +21,9 @@ from flotilla.core.limits import LIMITS
 from flotilla.core.swap_facts import ModelView
 from flotilla.core.tallies import Tallies
 from flotilla.core.versions import FLEET, Plan, Version
-from flotilla.views.events import Frame
 from serve import model_views as views
 from serve import streams
-from serve.auth import Operator, Principal, Tenant
+from serve.auth import Principal, needs
 from serve.bodies import parse_place
 from serve.bodies_models import (
     ResumeBody,
@@ -37,11 +36,16 @@ from serve.bodies_models import (
 )
 from serve.doors import Doors, doors_of
 from serve.figures import Recent
+from serve.limits.guarded import guarded
 from serve.metrics import OPEN_STREAMS
 from serve.model_veil import Veil, may_see
 from serve.routes.sessions import json
+from serve.streams import Paused
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+
+Reader = Annotated[Principal, needs("models:read")]
+Writer = Annotated[Principal, needs("models:write")]
 
 MODELS_MAX = 200
 SEQ_MAX = 2**63 - 1
@@ -72,7 +76,7 @@ async def view_of(doors: Doors, model: str) -> ModelView:
 
 
 @router.get("")
-async def list_models(request: Request, who: Tenant) -> Response:
+async def list_models(request: Request, who: Reader) -> Response:
     """All models by name, with who answers and what is being swapped."""
     doors = doors_of(request)
     plans = await doors.board.plans()
@@ -100,7 +104,7 @@ def _listed(
 
 
 @router.get("/{model}")
-async def show_model(request: Request, who: Tenant, model: str) -> Response:
+async def show_model(request: Request, who: Reader, model: str) -> Response:
     """What its record tells, its replicas with their load, and what was counted of each version lately:
     `figures` by version, of the last `span_s` seconds (null: since the processes began)."""
     return json(await _seen(request, who, await view_of(doors_of(request), model)))
@@ -128,37 +132,47 @@ def _recent(request: Request) -> Recent:
 @router.get("/{model}/events")
 async def stream_events(
     request: Request,
-    who: Tenant,
+    who: Reader,
     model: str,
     after: str | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """SSE: what is recorded of the model, in order, and between it, once a second while a swap is watched,
     `swap.figures`. `Last-Event-ID` wins over `after`; both are a `seq`. It ends when the client does."""
-    doors, actor = doors_of(request), actor_of(model)
     field = "Last-Event-ID" if last_event_id else "after"
     seq, _ = parse_place(last_event_id or after, field=field)
+    doors = doors_of(request)
+    frames = await guarded(doors, who, await watch(doors, who, model, seq, field=field), quiet=True)
+    return streams.sse(OPEN_STREAMS.counted(frames))
+
+
+async def watch(
+    doors: Doors, who: Principal, model: str, after: int, *, field: str
+) -> AsyncGenerator[Paused]:
+    """The events with `seq > after`, from now until the reader is gone."""
     view = await view_of(doors, model)
-    if seq > view.seq:
+    if after > view.seq:
         raise Refused(
-            f"`{field}` is {seq}, but the last event is {view.seq}.",
+            f"`{field}` is {after}, but the last event is {view.seq}.",
             field=field,
             next="Send the last id that you have seen.",
         )
-    return streams.sse(OPEN_STREAMS.counted(_frames(doors, actor, seq, Veil(view, who))))
+    return _frames(doors, actor_of(model), after, Veil(view, who))
 
 
-async def _frames(doors: Doors, actor: ActorId, after: int, veil: Veil) -> AsyncGenerator[Frame]:
-    async with aclosing(doors.fleet.follow(actor, after)) as frames:
+async def _frames(doors: Doors, actor: ActorId, after: int, veil: Veil) -> AsyncGenerator[Paused]:
+    async with aclosing(streams.reading(doors, actor, after)) as frames:
         async for frame in frames:
-            if told := views.live(frame.json, veil):
+            if frame is None:
+                yield None
+            elif told := views.live(frame.json, veil):
                 yield msgspec.structs.replace(frame, json=told, id=frame.id.partition(":")[0])
 
 
 @router.get("/{model}/history")
 async def list_events(
     request: Request,
-    who: Tenant,
+    who: Reader,
     model: str,
     after: Annotated[int, Query(ge=0, le=SEQ_MAX)] = 0,
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = LIMITS.page_max,
@@ -175,7 +189,7 @@ async def list_events(
 
 
 @router.post("/{model}/versions", status_code=201)
-async def add_version(request: Request, who: Operator, model: str) -> Response:
+async def add_version(request: Request, who: Writer, model: str) -> Response:
     """Registers a version: the fields of `Version`, and `by`. Adding the same one again changes nothing."""
     actor = actor_of(model)
     raw = decoded(await request.body())
@@ -186,7 +200,7 @@ async def add_version(request: Request, who: Operator, model: str) -> Response:
 
 
 @router.delete("/{model}/versions/{name}")
-async def drop_version(request: Request, who: Operator, model: str, name: str, by: str = "") -> Response:
+async def drop_version(request: Request, who: Writer, model: str, name: str, by: str = "") -> Response:
     """Forgets a version that nobody needs: neither the one that answers, nor one of a swap, nor the base of
     an adapter. Its name is never used again. Dropping it again changes nothing."""
     by = checked({"by": by}, SteerBody).by
@@ -196,7 +210,7 @@ async def drop_version(request: Request, who: Operator, model: str, name: str, b
 
 
 @router.post("/{model}/serve")
-async def serve(request: Request, who: Operator, model: str) -> Response:
+async def serve(request: Request, who: Writer, model: str) -> Response:
     """Has the model answer with its first version, and sets the number of replicas and the fallbacks."""
     body = await read(request, ServeBody)
     message = swaps.Serve(
@@ -213,7 +227,7 @@ async def serve(request: Request, who: Operator, model: str) -> Response:
 
 
 @router.post("/{model}/swaps", status_code=202)
-async def begin_swap(request: Request, who: Operator, model: str, idempotency_key: Key = None) -> Response:
+async def begin_swap(request: Request, who: Writer, model: str, idempotency_key: Key = None) -> Response:
     """Begins a swap to another version. With an `Idempotency-Key` it is begun once, however often it is
     sent."""
     body = await read(request, SwapBody)
@@ -234,14 +248,14 @@ def _swap_id(model: str, key: str | None) -> str:
 
 
 @router.post("/{model}/swap/pause")
-async def pause(request: Request, who: Operator, model: str) -> Response:
+async def pause(request: Request, who: Writer, model: str) -> Response:
     """Holds the swap where it is: the shares stay, and a burning budget still turns it back."""
     body = await read(request, SteerBody)
     return await _steer(request, who, model, swaps.Pause(by=_by(who, body.by)))
 
 
 @router.post("/{model}/swap/resume")
-async def resume(request: Request, who: Operator, model: str) -> Response:
+async def resume(request: Request, who: Writer, model: str) -> Response:
     """On from where it was held; from the end of a step that waits, to the next; from a promotion, to the
     end of the old version. With `at`, the swap's own `at` as it was shown, one that is sent twice goes on once."""
     body = await read(request, ResumeBody)
@@ -256,14 +270,14 @@ async def _at(doors: Doors, model: str) -> int:
 
 
 @router.post("/{model}/swap/promote")
-async def promote(request: Request, who: Operator, model: str) -> Response:
+async def promote(request: Request, who: Writer, model: str) -> Response:
     """All conversations to the candidate, now."""
     body = await read(request, SteerBody)
     return await _steer(request, who, model, swaps.Promote(by=_by(who, body.by)))
 
 
 @router.post("/{model}/swap/rollback")
-async def roll_back(request: Request, who: Operator, model: str) -> Response:
+async def roll_back(request: Request, who: Writer, model: str) -> Response:
     """All conversations to the old version, now; also for a while after it was promoted."""
     body = await read(request, SteerBody)
     return await _steer(request, who, model, swaps.RollBack(reason=body.reason, by=_by(who, body.by)))

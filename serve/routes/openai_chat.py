@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from serve.auth import Tenant
+from serve.auth import Principal, needs
 from serve.doors import doors_of
 from serve.openai_answers import answer
 from serve.openai_bodies import ChatBody
@@ -18,7 +20,9 @@ router = APIRouter(route_class=OpenAIRoute)
 
 
 @router.post("/chat/completions")
-async def chat(request: Request, who: Tenant, body: ChatBody) -> Response:
+async def chat(
+    request: Request, who: Annotated[Principal, needs("completions:write")], body: ChatBody
+) -> Response:
     """A reply to a conversation; with `stream`, as it is made."""
     doors, key = doors_of(request), request.state.id
     prompt = chat_prompt(body)

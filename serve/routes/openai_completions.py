@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from serve.auth import Tenant
+from serve.auth import Principal, needs
 from serve.doors import doors_of
 from serve.openai_answers import answer
 from serve.openai_bodies import CompletionBody
@@ -20,7 +22,9 @@ BEGINNING_CHARACTERS = 256  # of the prompt, that name its conversation where no
 
 
 @router.post("/completions")
-async def complete(request: Request, who: Tenant, body: CompletionBody) -> Response:
+async def complete(
+    request: Request, who: Annotated[Principal, needs("completions:write")], body: CompletionBody
+) -> Response:
     """What follows each prompt; with `stream`, as it is made."""
     doors, key = doors_of(request), request.state.id
     prompts = completion_prompts(body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -12,7 +12,7 @@ from flotilla.core.charges import Charge
 from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.generation import Usage
 from flotilla.core.ports import Embedder, Vectors
-from serve.auth import Tenant
+from serve.auth import Principal, needs
 from serve.doors import Doors, doors_of
 from serve.openai_bodies import EmbeddingBody
 from serve.openai_errors import Invalid, OpenAIRoute
@@ -22,7 +22,9 @@ router = APIRouter(route_class=OpenAIRoute)
 
 
 @router.post("/embeddings")
-async def embed(request: Request, who: Tenant, body: EmbeddingBody) -> Response:
+async def embed(
+    request: Request, who: Annotated[Principal, needs("completions:write")], body: EmbeddingBody
+) -> Response:
     """A vector of length 1 for each text. `usage` is an estimate: a token for four bytes."""
     doors = doors_of(request)
     embedder = doors.embedder

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
 from flotilla.core.errors import NotFound
-from serve.auth import Tenant
+from serve.auth import Principal, needs
 from serve.doors import Doors, doors_of
 from serve.openai_errors import OpenAIRoute
 
@@ -16,14 +16,14 @@ router = APIRouter(route_class=OpenAIRoute)
 
 
 @router.get("/models")
-async def list_models(request: Request, who: Tenant) -> Response:
+async def list_models(request: Request, who: Annotated[Principal, needs("models:read")]) -> Response:
     """What the tenant may ask for."""
     data = [_model(name) for name in _names(doors_of(request), who.tenant)]
     return _json({"object": "list", "data": data})
 
 
 @router.get("/models/{id:path}")
-async def get_model(request: Request, who: Tenant, id: str) -> Response:
+async def get_model(request: Request, who: Annotated[Principal, needs("models:read")], id: str) -> Response:
     if id not in _names(doors_of(request), who.tenant):
         raise NotFound(f"There is no model {id!r}.", field="model", next="GET /openai/v1/models lists them.")
     return _json(_model(id))

@@ -11,9 +11,10 @@ from flotilla.core import signals
 from flotilla.core.agents import AGENTS, DEFAULT_AGENT
 from flotilla.core.errors import Forbidden, NotFound
 from flotilla.core.ids import new_id
-from serve.auth import DEV_TENANT, Principal
+from serve.auth import DEV_KEY, DEV_TENANT, Principal
 from serve.bodies import Visit
 from serve.doors import doors_of
+from serve.limits.headers import limited
 from serve.routes.sessions import json, with_token
 
 router = APIRouter(tags=["web"])
@@ -62,7 +63,8 @@ async def visit(request: Request, body: Visit) -> Response:
         raise NotFound(
             f"There is no agent {body.agent!r}.", field="agent", next=f"Known: {', '.join(AGENTS)}."
         )
-    who = Principal(tenant=DEV_TENANT)
+    who = Principal(tenant=DEV_TENANT, key=DEV_KEY)
+    await limited(request, doors.limits.opening(who))
     view = await doors.fleet.ask(who.actor(new_id("s")), signals.Open(agent=agent.name, channel="web"))
     shown = with_token(doors, who, view)
     return json(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -19,13 +18,17 @@ from flotilla.core.limits import LIMITS
 from flotilla.core.ports import Journal
 from flotilla.views import events
 from flotilla.views.sessions import listed, recorded
-from serve import auth, streams
-from serve.auth import Anyone, Principal, Tenant
+from serve import auth, posting, streams
+from serve.auth import Principal, needs
 from serve.bodies import Handoff, NoteBody, OpenSession, PostMessage, check_metadata, check_text
 from serve.doors import Doors, doors_of
-from serve.tracing import header_of
+from serve.limits.guarded import guarded
+from serve.limits.headers import limited
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+Reader = Annotated[Principal, needs("conversations:read", visitors=True)]
+Writer = Annotated[Principal, needs("conversations:write", visitors=True)]
 
 
 def json(value: Any, status: int = 200) -> Response:
@@ -35,7 +38,7 @@ def json(value: Any, status: int = 200) -> Response:
 @router.post("", status_code=201)
 async def open_session(
     request: Request,
-    who: Tenant,
+    who: Annotated[Principal, needs("conversations:write")],
     body: OpenSession,
     idempotency_key: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
@@ -44,6 +47,7 @@ async def open_session(
     check_metadata(body.metadata)
     if body.model:
         doors.model.choose(Origin(tenant=who.tenant), body.model)  # raises if there is none
+    await limited(request, doors.limits.opening(who))
     name = await _session_name(doors, who.tenant, idempotency_key, body)
     view = await doors.fleet.ask(who.actor(name), opening(body))
     return json(with_token(doors, who, view), 201)
@@ -61,7 +65,7 @@ def opening(body: OpenSession) -> signals.Open:
 
 def with_token(doors: Doors, who: Principal, view: signals.SessionView) -> dict[str, Any]:
     """The session, and a token that its visitor's browser may have."""
-    token, until = auth.issue(doors.settings, who.tenant, view.id)
+    token, until = auth.issue(doors.settings, who.tenant, view.id, who.key)
     expires_at = events.stamp(datetime.fromtimestamp(until, UTC))
     return msgspec.to_builtins(view) | {"token": token, "expires_at": expires_at}
 
@@ -84,7 +88,7 @@ async def _session_name(doors: Doors, tenant: str, key: str | None, body: OpenSe
 @router.get("")
 async def list_sessions(
     request: Request,
-    who: Tenant,
+    who: Annotated[Principal, needs("conversations:read")],
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = 50,
     cursor: str | None = None,
 ) -> Response:
@@ -96,57 +100,52 @@ async def list_sessions(
 
 
 @router.get("/{session}")
-async def get_session(request: Request, who: Anyone, session: str) -> Response:
+async def get_session(request: Request, who: Reader, session: str) -> Response:
     return json(await doors_of(request).fleet.ask(who.actor(session), signals.Describe()))
 
 
 @router.delete("/{session}")
-async def close_session(request: Request, who: Anyone, session: str) -> Response:
-    return json(await doors_of(request).fleet.ask(who.actor(session), signals.Close()))
+async def close_session(request: Request, who: Writer, session: str) -> Response:
+    """Its tokens are void from now on."""
+    doors, actor = doors_of(request), who.actor(session)
+    view = await doors.fleet.ask(actor, signals.Close())
+    await doors.revocations.tell_closed(actor)
+    return json(view)
+
+
+@router.post("/{session}/token", status_code=201)
+async def renew_token(request: Request, who: Writer, session: str) -> Response:
+    """Another token for the session's visitor, by a key or by a token that is still good: the session, with
+    `token` and `expires_at`. None is given for a closed session."""
+    doors = doors_of(request)
+    view = await doors.fleet.ask(who.actor(session), signals.Describe())
+    if view.state == "closed":
+        raise Conflict("The session is closed.", field="session", next="Open a new one.")
+    return json(with_token(doors, who, view), 201)
 
 
 @router.post("/{session}/interrupt")
-async def interrupt(request: Request, who: Anyone, session: str) -> Response:
+async def interrupt(request: Request, who: Writer, session: str) -> Response:
     """Stops the running reply; what was said stays. `turn` is null if nothing was running."""
     return json(await doors_of(request).fleet.ask(who.actor(session), signals.Interrupt()))
 
 
 @router.post("/{session}/messages", status_code=202)
 async def post_message(
-    request: Request, who: Anyone, session: str, body: PostMessage, wait: bool = False
+    request: Request, who: Writer, session: str, body: PostMessage, wait: bool = False
 ) -> Response:
     """202 `{seq, turn}` once the message is in the record; with `?wait=true` 200 and the finished
     reply; with `Accept: text/event-stream` the events of its turn. `turn` is null if a person answers.
 
     With `as` it is what that person says to the customer, who must have accepted the session."""
-    began = time.monotonic()
     doors, actor = doors_of(request), who.actor(session)
-    check_text(body.text)
-    if body.person is not None:
-        return await _speak(doors, who, actor, body, body.person)
-    waited_ms = (time.monotonic() - began) * 1000
-    post = signals.Post(id=body.id, text=body.text, waited_ms=waited_ms, while_talking=body.while_talking)
-    header = header_of(request, visitor=who.visitor)
-    with doors.traces.call("POST message", actor, header) as call:
-        accepted = await doors.fleet.ask(actor, post, call=call)
-    if "text/event-stream" in request.headers.get("accept", ""):
-        return streams.sse(streams.turn(doors, actor, accepted))
+    accepted = await posting.post(request, doors, who, actor, body, door="POST message")
+    if body.person is None and "text/event-stream" in request.headers.get("accept", ""):
+        frames = streams.turn(doors, actor, accepted)
+        return streams.sse(await guarded(doors, who, frames, quiet=True))
     if wait and accepted.turn:
         return await _reply(doors, actor, accepted)
     return json({"seq": accepted.seq, "turn": accepted.turn or None}, 202)
-
-
-async def _speak(doors: Doors, who: Principal, actor: ActorId, body: PostMessage, person: str) -> Response:
-    auth.check_key(who)
-    check_text(person, field="as")
-    if body.while_talking is not None:
-        raise Refused(
-            "`while_talking` is about messages to the agent.",
-            field="while_talking",
-            next="Leave it out of a person's message.",
-        )
-    accepted = await doors.fleet.ask(actor, signals.Speak(person=person, id=body.id, text=body.text))
-    return json({"seq": accepted.seq, "turn": None}, 202)
 
 
 async def _reply(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> Response:
@@ -157,7 +156,9 @@ async def _reply(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> Re
 
 
 @router.post("/{session}/notes", status_code=202)
-async def add_note(request: Request, who: Tenant, session: str, body: NoteBody) -> Response:
+async def add_note(
+    request: Request, who: Annotated[Principal, needs("conversations:write")], session: str, body: NoteBody
+) -> Response:
     """202 `{seq}`. For other persons and programs; the customer never sees it."""
     check_text(body.text)
     check_text(body.person, field="person")
@@ -167,7 +168,7 @@ async def add_note(request: Request, who: Tenant, session: str, body: NoteBody) 
 
 
 @router.post("/{session}/handoff")
-async def handoff(request: Request, who: Anyone, session: str, body: Handoff) -> Response:
+async def handoff(request: Request, who: Writer, session: str, body: Handoff) -> Response:
     """Asks for a person, takes the session over from its agent, or gives it back; answers with the
     session. A visitor may ask for a person and no more."""
     return json(await doors_of(request).fleet.ask(who.actor(session), _handed(who, body)))
@@ -190,7 +191,7 @@ def _handed(who: Principal, body: Handoff) -> signals.RequestPerson | signals.Ac
 @router.get("/{session}/events")
 async def list_events(
     request: Request,
-    who: Anyone,
+    who: Reader,
     session: str,
     after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = LIMITS.page_max,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from flotilla.core.charges import By, Spent
 from flotilla.core.errors import Forbidden, Refused
 from flotilla.core.ids import is_name
-from serve.auth import Principal, Tenant
+from serve.auth import Principal, needs
 from serve.doors import doors_of
 from serve.routes.sessions import json
 
@@ -23,7 +23,7 @@ DAYS_MAX = 366
 @router.get("")
 async def read_usage(
     request: Request,
-    who: Tenant,
+    who: Annotated[Principal, needs("usage:read")],
     *,
     since: date | None = None,
     until: date | None = None,

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from actors.residents.agent import GIVEN_UP, UNKNOWN, AgentPerformer, AgentSettings, at_home
+from actors.serving.single import OneModel
 from benchmarks.cluster import LOG, Cluster
 from flotilla.connectors.http_tool import HttpTool
 from flotilla.core.calls import Call
@@ -390,8 +391,14 @@ class Clerk(Agent):
 
 
 def residents(cluster: Cluster) -> list[Any]:
+    model: Any = Stammering()
     doors: Any = SimpleNamespace(
-        knowledge=Shelf(), model=None, letters=cluster.letters, clock=cluster.clock, log=LOG, bills=None
+        knowledge=Shelf(),
+        model=OneModel(model),
+        letters=cluster.letters,
+        clock=cluster.clock,
+        log=LOG,
+        bills=None,
     )
     return at_home(Clerk, tools=[TOOL])(doors)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
 from benchmarks.crowd import DOCUMENTS, talking
-from benchmarks.faults import FAULTS, busiest, family, process_of
+from benchmarks.faults import FAULTS, GATEWAY, busiest, family, process_of
 from benchmarks.nodes import TwoNodes
+from flotilla.client import AsyncClient, Completed, Delta, Event, Rewound
+from flotilla.client.rpc import RpcClient
 from simulation.observations import Fault, Received
 from tests.fleet import QUESTION, join, receive
 
@@ -113,6 +115,50 @@ def assert_whole(nodes: TwoNodes, session: str, seen: list[dict]) -> None:
     assert join(seen) == durable[-1]["data"]["text"]
     assert not any(event["type"] == "reply.rewound" for event in seen)
     assert nodes.events(session) == durable
+
+
+async def test_a_talking_client_notices_nothing_over_any_door(nodes: TwoNodes) -> None:
+    """The gateway and the hosts are killed while they answer over SSE, WebSocket and gRPC."""
+    killing = Killing(nodes, talking=3)
+    async with AsyncClient(nodes.url) as http, RpcClient(nodes.grpc) as rpc:
+        one, other = await http.sessions.open("bank"), await http.sessions.open("bank")
+        third = await rpc.sessions.open("bank")
+        async with other.connect() as talk:
+            seen = await asyncio.gather(
+                killing.watch(one.send(QUESTION)),
+                killing.watch(talk.send(QUESTION)),
+                killing.watch(third.send(QUESTION)),
+            )
+        records = [await session.events() for session in (one, other, http.sessions.at(third.id))]
+    assert killing.done
+    for events, record in zip(seen, records, strict=True):
+        end = record[-1]
+        assert [event.seq for event in record] == [1, 2, 3, 4] and isinstance(end, Completed)
+        assert [event for event in events if event in record] == record[1:], "each once, in order"
+        assert not any(isinstance(event, Rewound) for event in events)
+        assert "".join(event.text for event in events if isinstance(event, Delta)) == end.said.text
+
+
+class Killing:
+    """Kills the gateway and the hosts as soon as all who talk have heard a word."""
+
+    def __init__(self, nodes: TwoNodes, talking: int) -> None:
+        self._nodes = nodes
+        self._silent = talking
+        self.done = False
+
+    async def watch(self, events: AsyncGenerator[Event]) -> list[Event]:
+        seen = list[Event]()
+        async for event in events:
+            if isinstance(event, Delta) and not any(isinstance(one, Delta) for one in seen):
+                self._silent -= 1
+            seen.append(event)
+            if not self._silent and not self.done:
+                self.done = True
+                for process in self._nodes.local.processes():
+                    if process.name().startswith(("ray::Host", GATEWAY)):
+                        process.kill()
+        return seen
 
 
 # -- a store that says nothing

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fleet import QUESTION, TestFleet
+from flotilla.cli.processes import named
+from tests.fleet import QUESTION, TestFleet, receive
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 DOCS = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -215,3 +216,20 @@ def test_a_visitor_cannot_have_the_fleet_trace(fleet: TestFleet) -> None:
         headers={"Authorization": f"Bearer {visit['token']}", "traceparent": f"00-{trace}-{'2' * 16}-01"},
     ).raise_for_status()
     assert fleet.flotilla("trace", trace, check=False).returncode == 1
+
+
+def test_a_process_of_the_fleet_is_watched_by_its_name(fleet: TestFleet, tmp_path: Path) -> None:
+    running = named(fleet.local)
+    assert {"host-0", "gateway", "librarian-0", "controller-0", "valkey", "postgres", "raylet"} <= set(
+        running
+    )
+    assert running["host-0"] == fleet.process("ray::Host")
+    graph = tmp_path / "host.svg"
+    with fleet.socket(fleet.session()) as socket:  # so that it has something to do
+        socket.send(json.dumps({"type": "message", "id": "m-1", "text": QUESTION}))
+        done = fleet.flotilla("profile", "host-0", "--seconds", "1", "--out", str(graph))
+        list(receive(socket, "reply.completed"))
+    assert f"Wrote {graph}" in done.stdout and "<svg" in graph.read_text()
+    assert "own" in fleet.flotilla("profile", "host-0", "--seconds", "1", "--cpu", "--native").stdout
+    refused = fleet.flotilla("profile", "host-77", check=False)
+    assert refused.returncode == 1 and "host-0" in refused.stderr

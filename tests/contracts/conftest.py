@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from flotilla.core.access import KeyStore, Notices, Quotas
+from flotilla.core.clock import SystemClock
 from flotilla.core.ports import Directory, HotLog, Journal, Letters, Once, Pins, UsageLedger
 from flotilla.stores import valkey
 from flotilla.stores.embedded import Postgres, Valkey
 from flotilla.stores.memory import MemoryDirectory, MemoryHotLog, MemoryJournal, MemoryOnce, MemoryPins
+from flotilla.stores.memory_api_keys import MemoryApiKeys
 from flotilla.stores.memory_ledger import MemoryLedger
+from flotilla.stores.memory_quotas import MemoryNotices, MemoryQuotas
 from flotilla.stores.postgres import PostgresJournal, migrate, open_journal
+from flotilla.stores.valkey_notices import ValkeyNotices
+from flotilla.stores.valkey_quotas import ValkeyQuotas
 from tests.contracts.record import SECRET
 
 
@@ -126,3 +132,36 @@ async def usage_ledger(request: pytest.FixtureRequest) -> AsyncIterator[UsageLed
     opened = await open_journal(server.url, secret=SECRET)
     yield opened.ledger
     await opened.close()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def key_store(request: pytest.FixtureRequest) -> AsyncIterator[KeyStore]:
+    if request.param == "memory":
+        yield MemoryApiKeys()
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    await migrate(server.url)
+    opened = await open_journal(server.url, secret=SECRET)
+    yield opened.api_keys
+    await opened.close()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def quotas(request: pytest.FixtureRequest) -> AsyncIterator[Quotas]:
+    if request.param == "memory":
+        yield MemoryQuotas(SystemClock())
+        return
+    client = valkey.connect(request.getfixturevalue("valkey_server").url)
+    yield ValkeyQuotas(client)
+    await client.aclose()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def notices(request: pytest.FixtureRequest) -> AsyncIterator[Notices]:
+    if request.param == "memory":
+        yield MemoryNotices()
+        return
+    client = valkey.connect(request.getfixturevalue("valkey_server").url)
+    await client.delete("flotilla:notices")
+    yield ValkeyNotices(client)
+    await client.aclose()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 from time import perf_counter
 
 import msgspec
@@ -19,31 +17,26 @@ from flotilla.core.knowledge import Passage
 from flotilla.core.policy.prompting import build
 from models.paged import VllmModel
 from models.scripted import ScriptedModel, ScriptSettings
-from models.settings import EngineSettings
-from models.weights import prepare
 from tests.contracts import abilities
 from tests.contracts.abilities import ask, end_of, run, text_of
 
 Engine = ScriptedModel | VllmModel
 
 ABORT_S_MAX = 0.05
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
-def cache() -> Path:
-    return Path(os.environ.get("FLOTILLA_HOME", ROOT / ".flotilla")) / "cache"
-
-
-@pytest_asyncio.fixture(loop_scope="session", scope="session", params=["scripted", "vllm"])
-async def model(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
-    if request.param == "scripted":
-        engine = ScriptedModel(ScriptSettings(first_token_s=0.005, token_s=0.001, tick_s=0.001))
-    else:
-        engine = await VllmModel.open(EngineSettings(weights=str(prepare(cache())), ping_fresh_s=0))
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def scripted() -> AsyncIterator[ScriptedModel]:
+    engine = ScriptedModel(ScriptSettings(first_token_s=0.005, token_s=0.001, tick_s=0.001))
     yield engine
     await engine.close()
+
+
+@pytest.fixture(scope="session", params=["scripted", "vllm"])
+def model(request: pytest.FixtureRequest) -> Engine:
+    return request.getfixturevalue(request.param)
 
 
 QUESTIONS = (

@@ -95,8 +95,8 @@ def test_it_is_decided_in_microseconds() -> None:
     canary = Canary(percent=25)
     times: list[float] = []
     for _ in range(20):
-        begun = time.perf_counter()
+        begun = time.process_time()
         for origin in PEOPLE[:1000]:
             in_canary(canary, origin, "s-1")
-        times.append((time.perf_counter() - begun) / 1000)
+        times.append((time.process_time() - begun) / 1000)
     assert min(times) <= 3e-6

@@ -62,3 +62,24 @@ def test_a_refused_signal_leaves_no_trace() -> None:
             world.feed(bad)
     assert state(world.session) == before
     assert not any(isinstance(fact, MessageAccepted) for fact in world.facts)
+
+
+def test_an_agent_without_knowledge_answers_from_its_model_and_claims_no_source() -> None:
+    world = World(reply=MADE_UP, hits=()).open("chat")
+    world.post()
+    world.finish()
+    done = world.completed()
+    assert done.text == MADE_UP and not done.citations and not done.offers_person and done.model == "m@1"
+    (prompt,) = [effect.prompt for effect in world.performed if isinstance(effect, Generate)]
+    assert QUESTION in prompt.messages[-1].text and "text" not in prompt.messages[0].text.lower()
+    check(world)
+
+
+def test_an_agent_without_knowledge_goes_on_with_its_reply_after_a_crash() -> None:
+    world = World(reply=MADE_UP, hits=()).open("chat")
+    world.post()
+    world.until_text()
+    world.crash()
+    world.finish()
+    assert world.completed().text == MADE_UP
+    check(world)

@@ -1,22 +1,28 @@
 """The code of the pages runs: the python blocks of a page, one after the other, are one module.
 
-Its functions `test_…` are tests of ours. A block that is shown and not run begins with ```python no-run.
+Its functions `test_…` are tests of ours; those with a `url` get the address of a small fleet. A block that is shown
+and not run begins with ```python no-run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from tests.client.server import SmallFleet, serving
+
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))
-PAGES = ("docs/kinds.md", "docs/agents.md")
+PAGES = ("docs/kinds.md", "docs/agents.md", "docs/client.md", "docs/doors.md")
 
 
 def code(page: str) -> str:
@@ -47,9 +53,20 @@ def examples() -> list[tuple[str, str]]:
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(("page", "name"), examples())
 async def test_what_a_page_says_holds(page: str, name: str) -> None:
-    said = getattr(module(page), name)()
-    if inspect.isawaitable(said):
-        await said
+    test = getattr(module(page), name)
+    if "url" in inspect.signature(test).parameters:
+        async with serving(SmallFleet()) as url:
+            await run(test, url)
+    else:
+        await run(test)
+
+
+async def run(test: Callable[..., Any], *args: str) -> None:
+    """One that isn't asynchronous has a thread of its own, as it would in a program without a loop."""
+    if inspect.iscoroutinefunction(test):
+        await test(*args)
+    else:
+        await asyncio.to_thread(test, *args)
 
 
 @pytest.mark.parametrize("page", PAGES)

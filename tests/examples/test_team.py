@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actors.serving.single import OneModel
 from benchmarks.cluster import LOG, Cluster
 from examples import team
 from flotilla.core.flow import Do, Done
@@ -45,7 +46,7 @@ class Made(Cluster):
     def _residents(self) -> Any:
         doors: Any = SimpleNamespace(
             knowledge=Words(),
-            model=self.model,
+            model=OneModel(self.model),
             letters=self.letters,
             clock=self.clock,
             log=LOG,

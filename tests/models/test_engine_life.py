@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from flotilla.core.errors import AdapterMissing, Conflict, Misconfigured, Overloaded, Refused, Unsupported
 from flotilla.core.generation import Generated, Origin, Piece, Prompt
@@ -25,32 +22,10 @@ from models.paged import VllmModel
 from models.variants import adapted, tiny
 from tests.contracts import abilities
 from tests.contracts.abilities import ask, end_of, run, said_by
+from tests.models.conftest import CACHE
 
-CACHE = Path(os.environ.get("FLOTILLA_HOME", Path(__file__).parents[2] / ".flotilla")) / "cache"
 CANCEL_S_MAX = 0.05
-SETTINGS: dict[str, Any] = {
-    "kv_cache_bytes": 64 << 20,
-    "adapters_max": 2,
-    "adapter_rank_max": 8,
-    "max_model_len": 1024,
-    "ping_fresh_s": 0,
-}
-
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def base() -> Path:
-    return tiny(CACHE)
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def engine(base: Path) -> AsyncIterator[VllmModel]:
-    version = Version(model="tiny", name="1", source=str(base), settings=SETTINGS)
-    engine = await open_engine(version, str(base), threads=1)
-    assert isinstance(engine, VllmModel)
-    yield engine
-    await engine.close()
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 async def has_work(engine: VllmModel) -> bool:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from actors.fleet import Fleet
 from actors.overview import Overview
+from flotilla.stores.embedded import Valkey
 from flotilla.stores.memory import MemoryOnce
 from models.scripted import ScriptSettings
 from serve import auth
 from serve.app import create_app
+from serve.going import Going
 from serve.settings import ApiKey, Settings
 from serve.tracing import Traces
 from tests.actors.cluster import FAST, LOG, Cluster
+from tests.serve.guarding import MemoryGuards
 
 TENANT_KEY, OPERATOR_KEY = "a key of a tenant", "a key of an operator"
 SETTINGS = Settings(
@@ -42,11 +49,16 @@ class Doors:
         self.fleet: Fleet = cluster.fleet
         self.once = MemoryOnce()
         self.log = LOG
+        self.going = Going()
         self._journal = cluster.journal
         self._letters = cluster.letters
         self.overview = Overview(
             cluster.links, cluster.roster, cluster.directory, cluster.pins, roles=("host",)
         )
+        self.clock = cluster.clock
+        self.guards = MemoryGuards(SETTINGS, cluster.clock)
+        self.keys, self.limits = self.guards.keys, self.guards.limits
+        self.revocations, self.api_keys = self.guards.revocations, self.guards.api_keys
         self.traces = Traces(None, cluster.clock, 0.0)
 
     async def journal(self) -> Any:
@@ -60,6 +72,7 @@ class Gateway(msgspec.Struct, frozen=True):
     cluster: Cluster
     address: str
     desk: httpx2.AsyncClient
+    app: FastAPI
 
     async def session(self) -> str:
         return (await self.desk.post("/v1/sessions", json={"agent": "bank"})).json()["id"]
@@ -74,6 +87,17 @@ class Gateway(msgspec.Struct, frozen=True):
     def visitor(self, session: str) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {self.token(session)}"}
         return httpx2.AsyncClient(base_url=f"http://{self.address}", headers=headers)
+
+
+@pytest.fixture(scope="session")
+def valkey_store() -> Iterator[Valkey]:
+    """A real Valkey, in a short path as it holds a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="fs-", dir="/tmp"))
+    server = Valkey(folder, folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -102,7 +126,7 @@ async def _serving(cluster: Cluster) -> AsyncIterator[Gateway]:
     async with httpx2.AsyncClient(
         base_url=f"http://{address}", headers={"Authorization": "Bearer dev"}
     ) as desk:
-        yield Gateway(cluster, address, desk)
+        yield Gateway(cluster, address, desk, app)
     server.should_exit = True
     await serving
     await cluster.aclose()

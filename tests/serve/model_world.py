@@ -25,10 +25,12 @@ from flotilla.core.versions import FLEET
 from flotilla.stores.memory import MemoryHotLog
 from models.scripted import ScriptSettings
 from serve import problems
+from serve.going import Going
 from serve.limiter import BodyLimit
 from serve.routes import evaluations, models
 from tests.actors.cluster import LOG, Shelf
 from tests.serve.conftest import OPERATOR_KEY, SETTINGS, TENANT_KEY
+from tests.serve.guarding import MemoryGuards
 from tests.serving_runtime.replica_rig import Rig
 
 BEAT_S = 0.02
@@ -49,10 +51,14 @@ class Doors:
     def __init__(self, cluster: Cluster, rig: Rig) -> None:
         self.settings = SETTINGS
         self.log = LOG
+        self.going = Going()
         self.clock = cluster.clock
         self.fleet = cluster.fleet
         self.links, self.roster = rig.links, rig.roster
         self.model, self.board, self.tallies = rig.models, rig.plans, rig.tallies
+        self.guards = MemoryGuards(SETTINGS, self.clock)
+        self.keys, self.limits = self.guards.keys, self.guards.limits
+        self.revocations, self.api_keys = self.guards.revocations, self.guards.api_keys
         self._journal = cluster.journal
 
     async def journal(self) -> Any:
@@ -66,6 +72,7 @@ class World:
         self.rig = Rig()
         self.cluster = Cluster(self._kinds)
         self.address = ""
+        self.app: FastAPI
 
     def _kinds(self, cluster: Cluster) -> Sequence[Resident]:
         doors = Doorways(
@@ -146,6 +153,7 @@ async def world() -> AsyncIterator[World]:
     problems.install(app)
     for module in (models, evaluations):
         app.include_router(module.router)
+    made.app = app
     app.state.doors = made.doors = Doors(made.cluster, made.rig)
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="warning"))
     tasks = [asyncio.create_task(server.serve()), asyncio.create_task(made.beat())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from zlib import crc32
@@ -17,21 +17,24 @@ from openai import AsyncOpenAI, OpenAI
 
 from actors.serving.allowances import Allowances
 from actors.serving.charging import Charging
+from actors.serving.holding import Holding
 from actors.serving.single import OneModel
 from flotilla.core.charges import By, Spent
 from flotilla.core.clock import SystemClock
 from flotilla.core.errors import FlotillaError, Unavailable
 from flotilla.core.generation import Finished, Generated, Piece, Prompt
 from flotilla.core.policy.allowance import Allowance
-from flotilla.core.ports import Model, Vectors
+from flotilla.core.ports import Holder, Model, Vectors
 from flotilla.core.versions import Price, Version
 from flotilla.stores.memory_ledger import MemoryLedger
 from models.scripted import ScriptedModel, ScriptSettings, tokens_of
 from serve import problems
+from serve.admission import Gate
 from serve.limiter import BodyLimit
 from serve.routes import openai, usage
 from tests.actors.cluster import LOG
 from tests.serve.conftest import SETTINGS, TENANT_KEY
+from tests.serve.guarding import MemoryGuards
 
 VERSION = "smollm2@1"
 PRICE = Price(prompt=1_000_000, cached=500_000, completion=3_000_000)
@@ -51,6 +54,10 @@ class Door(OneModel):
         self.model = model
         self.prompts: list[Prompt] = []
         self.breaks: list[tuple[int, Exception]] = []
+        self.holding = Holding(SystemClock())
+
+    def hold(self, holder: Holder, versions: Collection[str], *, most_s: float | None = None) -> None:
+        self.holding.hold(holder, versions, most_s=most_s)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
         self.prompts.append(prompt)
@@ -96,8 +103,12 @@ class Doors:
         self.clock = SystemClock()
         self.log = LOG
         self.model = Door(model)
+        self.gate = Gate(self.clock)
         self.embedder: Any = Words()
         self.memory = MemoryLedger()
+        self.guards = MemoryGuards(SETTINGS, self.clock)
+        self.keys, self.limits = self.guards.keys, self.guards.limits
+        self.revocations, self.api_keys = self.guards.revocations, self.guards.api_keys
         self.allowances = Allowances(self.ledger, self.clock, LOG, tenants={"demo": allowance})
         self.charging = Charging(self.ledger, self.clock, LOG, heard=self.allowances.heard)
 

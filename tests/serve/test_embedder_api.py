@@ -26,6 +26,7 @@ from serve.processes import librarian
 from serve.routes import embedder
 from serve.settings import Settings
 from tests.serve.conftest import OPERATOR_KEY, SETTINGS, TENANT_KEY
+from tests.serve.guarding import MemoryGuards
 
 pytestmark = pytest.mark.timeout(120)
 CARD = Document(id="cards/gold", title="Gold Card", text="The Gold Card costs 95 dollars a year.")
@@ -54,6 +55,8 @@ class Doors:
         self.roster = Roster(self.directory, SystemClock(), logger("test"), "librarian")
         self.knowledge = RemoteLibrarian(self.links, self.roster)
         self.embedder = LibrarianEmbedder(self.links, self.roster)
+        guards = MemoryGuards(settings, SystemClock())
+        self.keys, self.revocations = guards.keys, guards.revocations
 
 
 @pytest.fixture

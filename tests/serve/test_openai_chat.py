@@ -244,6 +244,7 @@ async def test_a_tool_is_called_and_its_result_goes_back_to_the_same_version(mad
     (call,) = choice.message.tool_calls or ()
     assert call.type == "function" and call.function.name == "get_weather"
     assert isinstance(json.loads(call.function.arguments)["city"], str)
+    assert made_up.doors.model.holding.counted() == {VERSION: 1}
     chat: list[Any] = [
         *ask("How is the weather?"),
         choice.message,

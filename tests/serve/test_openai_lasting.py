@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,8 @@ import msgspec
 import pytest
 
 from flotilla.core.errors import Overloaded
+from flotilla.core.generation import Generated, Piece, Prompt
+from models.scripted import ScriptedModel
 from serve.openai_streaming import OPEN_AFTER_S
 from tests.serve.conftest import TENANT_KEY
 from tests.serve.openai_world import FAST, MADE_UP, REPLY, SLOW, TOKENS, Served, ask, lost, serving
@@ -159,6 +162,27 @@ async def test_what_was_said_before_the_reader_left_is_charged() -> None:
             while not (spent := await served.doors.spent()):
                 await asyncio.sleep(0.001)
     assert spent[0].replies == 1 and 0 < spent[0].completion_tokens < TOKENS and spent[0].prompt_tokens > 0
+
+
+class Standin(ScriptedModel):
+    """Says with its first piece who it is, as the way to the models does where a fallback answers."""
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
+        said = False
+        async with aclosing(super().generate(prompt)) as parts:
+            async for part in parts:
+                named = isinstance(part, Piece) and not said
+                said = True
+                yield msgspec.structs.replace(part, model="spare@1") if named else part
+
+
+async def test_a_fallback_whose_reader_leaves_is_charged_as_what_it_is() -> None:
+    async with serving(model=Standin(msgspec.structs.replace(SLOW, token_s=0.01))) as served:
+        await _leave(served, stream=True)
+        async with asyncio.timeout(2):
+            while not (spent := await served.doors.spent()):
+                await asyncio.sleep(0.001)
+    assert [one.name for one in spent] == ["spare@1"]
 
 
 # -- while it takes long

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -15,28 +13,23 @@ from pydantic import BaseModel, Field
 
 from flotilla.core.generation import Piece
 from models.paged import VllmModel
-from models.settings import EngineSettings
-from models.weights import prepare
 from tests.serve.openai_world import VERSION, Served, ask, serving
 
-ROOT = Path(__file__).parents[2]
 CANCELLED_WITHIN_S = 0.05
 CALL: dict[str, Any] = {"model": "smollm2", "messages": ask("Name three colours."), "temperature": 0}
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 class Colour(BaseModel):
     name: str = Field(pattern="^[a-z]{3,10}$")
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def served() -> AsyncIterator[Served]:
-    cache = Path(os.environ.get("FLOTILLA_HOME", ROOT / ".flotilla")) / "cache"
-    engine = await VllmModel.open(EngineSettings(weights=str(prepare(cache)), name=VERSION, ping_fresh_s=0))
-    async with serving(model=engine) as made:
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def served(vllm: VllmModel) -> AsyncIterator[Served]:
+    assert vllm.name == VERSION
+    async with serving(model=vllm) as made:
         yield made
-    await engine.close()
 
 
 async def test_the_client_reads_what_the_engine_says(served: Served) -> None:

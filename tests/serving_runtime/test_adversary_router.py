@@ -117,7 +117,7 @@ async def test_a_caller_that_leaves_while_the_slower_of_two_is_ended_leaves_noth
     reply.cancel()
     await asyncio.wait([reply])
     for running in (one, two):
-        await until(lambda at=running: all(not peer._work for peer in at.listener._peers))
+        await until(lambda at=running: all(not peer._work for peer in at.listener.peers))
     assert all(replica.own == 0 for replica in rig.models.balance._replicas.values())
     assert rig.tally("m@1").running == 0
 

@@ -12,7 +12,7 @@ from simulation.run import run
 SEEDS = range(50)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_fifty_seeds_twice() -> None:
     first = [run(seed, tracing=True) for seed in SEEDS]
     assert all(len(outcome.trace) > 10 for outcome in first)
@@ -37,7 +37,7 @@ def test_tracing_changes_nothing() -> None:
         )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_another_process_sees_the_same() -> None:
     def digest(hashes: str) -> str:
         command = [sys.executable, "-m", "simulation", "--schedules", "25", "--digest"]

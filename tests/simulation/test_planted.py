@@ -9,7 +9,7 @@ from simulation.planted import BUGS, SEEDS_MAX
 from simulation.run import run
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_caught(bug: str) -> None:
     assert first_catch(bug) is not None, f"{bug} got through {SEEDS_MAX} schedules"

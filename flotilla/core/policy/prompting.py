@@ -26,6 +26,7 @@ HISTORY_CHARS_MAX = 1200
 REPLY_TOKENS_MAX = 80
 
 TASK = "Read the text, then answer the customer's question in one or two sentences."
+TASK_ALONE = "Answer the customer's question in one or two sentences."
 REMINDER = "Answer in one or two sentences."
 # A small model that has answered goes on with a question of its own ("Question: …"). An engine holds text
 # back for as long as it may be the beginning of a stop, so they are short: "\nQuestion:" cost two tokens
@@ -51,7 +52,7 @@ def build(
     past the limits is left out: the worst passages (the best one is cut to fit), the oldest messages.
     """
     found = list(_fitting(passages))
-    system = ChatMessage(role="system", text=f"{persona} {TASK}")
+    system = ChatMessage(role="system", text=f"{persona} {TASK if found else TASK_ALONE}")
     asked = ChatMessage(role="user", text=_ask(found, question))
     return Prompt(
         messages=(system, *_recent(turns), asked),

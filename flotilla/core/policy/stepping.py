@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -114,6 +114,13 @@ def _kept(task: Task, wanted: str) -> str:
         if isinstance(outcome, Text) and outcome.model and wanted in _names(outcome.model):
             return outcome.model
     return wanted
+
+
+def versions(tasks: Iterable[Task]) -> set[str]:
+    """Those that have worked on these tasks and are to go on with them. One that is being stopped may be wanted
+    again before its tools have ended."""
+    outcomes = (step.done.outcome for task in tasks for step in task.steps if step.done)
+    return {outcome.model for outcome in outcomes if isinstance(outcome, Text) and outcome.model}
 
 
 def _names(version: str) -> tuple[str, str, str]:

@@ -8,11 +8,13 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
 
-from serve import quiet
+from actors import quiet
+from actors.cluster import Process, Recipe
 
 
 @contextmanager
@@ -67,3 +69,24 @@ def test_nothing_is_lowered_that_could_not_be_raised(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "setpriority", lowering_only)
     with quiet.quiet():
         assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+async def niceness(_: object) -> int:
+    """In place of a wiring function."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+async def test_a_process_is_quiet_while_it_is_made_if_its_recipe_says_so(
+    monkeypatch: pytest.MonkeyPatch, gives_way: bool
+) -> None:
+    monkeypatch.setattr("actors.cluster.calm_collector", lambda: None)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    process = Process.__new__(Process)
+    process._recipe = Recipe(
+        role="model", name="m", wire=f"{__name__}:niceness", settings=None, quiet=gives_way
+    )
+    made: Any = await process._wire()
+    lowered = gives_way and os.geteuid() == 0
+    assert made == (min(quiet.NICE_MAX, before + quiet.NICE) if lowered else before)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -1,4 +1,5 @@
-"""Leaves the processor to those who answer, while a replica beside them loads its weights and warms up.
+"""Leaves the processor to those who answer, while a process beside them imports what it needs, loads its weights and
+warms up.
 
 By niceness, so that what is idle is used all the same. At 10 the kernel gives a loading replica a tenth of what
 one that answers gets, where both want all of it.

@@ -1,0 +1,58 @@
+"""Sends each turn when its time has come, whatever became of those before it: the open loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.load.crowd import Crowd
+from benchmarks.load.lag import Lag
+from benchmarks.load.notes import Turn
+from benchmarks.load.orders import Play, Played
+from benchmarks.load.schedule import Schedule
+
+LEAST_WAIT_S = 0.0005
+
+
+class Pump:
+    """Plays one phase, or one step of it. `name` makes the ids of its messages unique in the run."""
+
+    def __init__(self, crowd: Crowd, lag: Lag, play: Play, turns: Schedule, *, name: str) -> None:
+        self._crowd = crowd
+        self._lag = lag
+        self._play = play
+        self._turns = turns
+        self._name = name
+        self._next = 0
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, patience_s: float) -> Played:
+        """Returns when the phase's time is up, and its last turns have had `patience_s` to be good."""
+        self._crowd.watch.begin(self._play.at)
+        self._tick(asyncio.get_running_loop())
+        await self._over
+        end = self._play.at + self._play.seconds + patience_s
+        await asyncio.sleep(max(0.0, end - self._crowd.notes.clock()))
+        watch = self._crowd.watch
+        return Played(due=len(self._turns.at_s), good=watch.good, failed=watch.failed)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Everything that is due; then sleeps until the next one is."""
+        turns, began, clock = self._turns, self._play.at, self._crowd.notes.clock
+        while self._next < len(turns.at_s):
+            wait = began + turns.at_s[self._next] - clock()
+            if wait > 0:
+                loop.call_later(max(LEAST_WAIT_S, wait), self._tick, loop)
+                return
+            self._send(self._next)
+            self._next += 1
+        self._over.set_result(None)
+
+    def _send(self, n: int) -> None:
+        number = self._turns.conversation[n]
+        intended = self._play.at + self._turns.at_s[n]
+        way = self._crowd.way_of(number)
+        turn = Turn(f"{self._name}-{n}", self._turns.text[n], intended, self._play.phase, way)
+        self._crowd.conversations[number].ask(turn)
+        self._crowd.watch.sent += 1
+        if not turn.held:
+            self._lag.sent(turn.sent - intended)

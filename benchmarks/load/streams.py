@@ -1,0 +1,178 @@
+"""Conversations over SSE, one live stream each with messages posted beside it, and over HTTP alone.
+
+Both through aiohttp, whose parser is in C: a reader per stream and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from benchmarks.load.conversation import Conversation
+from benchmarks.load.frames import Problem, decode
+from benchmarks.load.notes import Turn
+from benchmarks.load.sockets import Lost
+from benchmarks.load.texts import TEXTS
+
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=None)
+_problem = msgspec.json.Decoder(Problem).decode
+
+
+class Http:
+    """The connections of one process."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self._key = key
+        self._session: aiohttp.ClientSession | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """Opened in the loop in which it is first used."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                self.url,
+                headers={"Authorization": f"Bearer {self._key}"},
+                timeout=TIMEOUT,
+                connector=aiohttp.TCPConnector(limit=0),
+                read_bufsize=16 * 1024,
+            )
+        return self._session
+
+    def stream_door(self, conversation: Conversation, lost: Lost) -> StreamDoor:
+        return StreamDoor(self, conversation, lost)
+
+    def waiting_door(self, conversation: Conversation, _: Lost) -> WaitingDoor:
+        return WaitingDoor(self, conversation)
+
+    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        async with self.session.post(path, json=body) as answer:
+            return answer.status, await answer.read()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+
+class StreamDoor:
+    def __init__(self, http: Http, conversation: Conversation, lost: Lost) -> None:
+        self._http = http
+        self._conversation = conversation
+        self._lost = lost
+        self._answer: aiohttp.ClientResponse | None = None
+
+    @property
+    def open(self) -> bool:
+        return self._answer is not None
+
+    async def connect(self) -> None:
+        """Raises `ConnectionError`."""
+        path = f"/v1/sessions/{self._conversation.session}/stream?after={self._conversation.place}"
+        try:
+            answer = await self._http.session.get(path, headers={"Accept": "text/event-stream"})
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionError(f"{type(error).__name__}: {error}"[:200]) from error
+        if answer.status != 200:
+            answer.close()
+            raise ConnectionError(f"status {answer.status}")
+        self._answer = answer
+        self._http.spawn(self._read(answer))
+        self._conversation.connected()
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> None:
+        take = self._conversation.take
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async for line in answer.content:
+                if line.startswith(b"data: "):
+                    take(decode(line[6:]))
+        if self._answer is answer:
+            self._answer = None
+            self._lost(self._conversation, 0)
+
+    def post(self, turn: Turn) -> None:
+        self._http.spawn(self._post(turn))
+
+    async def _post(self, turn: Turn) -> None:
+        path = f"/v1/sessions/{self._conversation.session}/messages"
+        try:
+            status, body = await self._http.post(path, {"id": turn.id, "text": TEXTS[turn.text]})
+        except (aiohttp.ClientError, OSError) as error:
+            return _broken(self._conversation, turn, error)
+        if status >= 400:
+            refuse(self._conversation, turn, status, body)
+        return None
+
+    def cut(self) -> bool:
+        if self._answer is None:
+            return False
+        self._answer.close()
+        return True
+
+    async def close(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+
+class WaitingDoor:
+    """No stream: each message waits for its finished reply."""
+
+    def __init__(self, http: Http, conversation: Conversation) -> None:
+        self._http = http
+        self._conversation = conversation
+        self.open = False
+
+    async def connect(self) -> None:
+        self.open = True
+        self._conversation.connected()
+
+    def post(self, turn: Turn) -> None:
+        self._http.spawn(self._post(turn))
+
+    async def _post(self, turn: Turn) -> None:
+        path = f"/v1/sessions/{self._conversation.session}/messages?wait=true"
+        try:
+            status, body = await self._http.post(path, {"id": turn.id, "text": TEXTS[turn.text]})
+        except (aiohttp.ClientError, OSError) as error:
+            return _broken(self._conversation, turn, error)
+        if status >= 400:
+            return refuse(self._conversation, turn, status, body)
+        if self._conversation.turn is turn:
+            self._conversation.answered(decode(body))
+        return None
+
+    def cut(self) -> bool:
+        return False
+
+    async def close(self) -> None:
+        self.open = False
+
+
+def refuse(conversation: Conversation, turn: Turn, status: int, body: bytes) -> None:
+    """Tells a conversation what became of its message."""
+    if conversation.turn is not turn:
+        return
+    try:
+        problem = _problem(body)
+    except msgspec.DecodeError:
+        problem = Problem(detail=body[:100].decode(errors="replace"))
+    conversation.refused(status, problem.detail, problem.retry_after_s)
+
+
+def _broken(conversation: Conversation, turn: Turn, error: Exception) -> None:
+    if conversation.turn is turn:
+        conversation.failed(type(error).__name__, str(error))

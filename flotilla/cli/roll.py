@@ -1,0 +1,97 @@
+"""`flotilla roll`: processes of a running fleet are replaced, one after the other, and no turn fails by it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from flotilla.cli import raynode
+from flotilla.cli.client import Client
+from flotilla.cli.local import Local
+from flotilla.cli.screen import console
+from flotilla.core.errors import FlotillaError, NotFound, Refused, Unavailable
+
+REPLACED_WITHIN_S = 240.0
+GATEWAYS_WITHIN_S = 300.0
+LOOK_EVERY_S = 0.5
+
+
+def roll(
+    what: Annotated[list[str], typer.Argument(metavar="gateways|hosts|models …", help="In this order.")],
+) -> None:
+    """Replace gateways, hosts or model replicas one by one, with what lies on the disk now. Wants an
+    operator's key. Gateways take the settings of this environment, too."""
+    for kind in what:
+        if kind not in _ROLLS:
+            raise Refused(f"Nothing is called {kind!r}.", field="WHAT", next=f"Choose {', '.join(_ROLLS)}.")
+    for kind in what:
+        _ROLLS[kind]()
+        console.print(f"[green]✓[/] {kind}")
+
+
+def _gateways() -> None:
+    local = Local()
+    run = local.run
+    if run is None:
+        raise NotFound("No fleet runs here.", field="FLOTILLA_HOME", next="Start one: `flotilla up`.")
+    urls = {
+        "DATABASE_URL": os.environ.get("DATABASE_URL") or local.postgres.url,
+        "REDIS_URL": os.environ.get("REDIS_URL") or local.valkey.url,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "serve.roll"],
+        env=raynode.environment(local) | raynode.wiring(local, urls, run.ray_address),
+        capture_output=True,
+        text=True,
+        timeout=GATEWAYS_WITHIN_S,
+        check=False,
+    )
+    if done.returncode:
+        (local.logs / "roll.log").write_text(done.stdout + done.stderr)
+        raise Unavailable("The gateways could not be rolled.", next=f"See {local.logs / 'roll.log'}.")
+
+
+def _hosts() -> None:
+    _each("hosts", lambda one: one["state"] == "up" and one["role"] == "host")
+
+
+def _models() -> None:
+    _each("replicas", lambda one: one["state"] == "up")
+
+
+def _each(path: str, up: Callable[[dict[str, Any]], bool]) -> None:
+    """Drains those that are up now, and waits each time until it is gone and as many are up as before."""
+    client = Client()
+    before = _names(client, path, up)
+    for name in before:
+        client.call("POST", f"/v1/{path}/{quote(name, safe='')}/drain")
+        _wait(client, path, up, name, len(before))
+
+
+def _wait(client: Client, path: str, up: Callable[[dict[str, Any]], bool], name: str, count: int) -> None:
+    until = time.monotonic() + REPLACED_WITHIN_S
+    while time.monotonic() < until:
+        try:
+            now = _names(client, path, up)
+            if name not in now and len(now) >= count:
+                return
+        except FlotillaError:  # the one that was asked may be the one that goes
+            pass
+        time.sleep(LOOK_EVERY_S)
+    raise Unavailable(
+        f"{name} was not replaced in {REPLACED_WITHIN_S:g} s.", next="See `flotilla status` and its log."
+    )
+
+
+def _names(client: Client, path: str, up: Callable[[dict[str, Any]], bool]) -> list[str]:
+    return [one["name"] for one in client.call("GET", f"/v1/{path}")[path] if up(one)]
+
+
+_ROLLS: dict[str, Callable[[], None]] = {"gateways": _gateways, "hosts": _hosts, "models": _models}
