@@ -12,14 +12,26 @@ from websockets.sync.client import ClientConnection
 
 from benchmarks.fleet import OwnFleet
 from benchmarks.hops.measuring import Hop, Meter, Seconds
-from benchmarks.turn import DOCUMENTS, QUESTION, echo
+from benchmarks.turn import QUESTION, echo
 from flotilla.cli.processes import named
 
 TOKEN_S = 0.02
 """Slow enough for each token to be a delta of its own, on a busy machine too."""
-TOKENS = 60
+# The model quotes it: a reply of 60 tokens.
+DOCUMENTS = [
+    {
+        "id": "gold",
+        "title": "Gold Card",
+        "text": "The Gold Card costs 95 dollars a year, and in return it gives three percent cash back on travel "
+        "and dining, two visits a year to airport lounges, free transfers abroad, a replacement within three "
+        "working days when it is lost, help by telephone at any hour of the day or of the night, and a month of "
+        "notice before anything changes.",
+    }
+]
 WARM_UP = 20
 WARM_UP_TURNS = 5
+ECHOES_A_TURN = 20
+"""They take so little that processor time, counted in hundredths of a second, wants many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +50,13 @@ class Turn:
 
 
 def hops(turns: int) -> list[Hop]:
-    """On a fleet of its own, whose model says 60 tokens, one every 20 ms."""
-    fleet = OwnFleet(FLOTILLA_SCRIPTED_TOKEN_S=str(TOKEN_S), FLOTILLA_SCRIPTED_TOKENS=str(TOKENS))
+    """On a fleet of its own, whose model says a token every 20 ms."""
+    fleet = OwnFleet(FLOTILLA_SCRIPTED_TOKEN_S=str(TOKEN_S))
     try:
         fleet.up().know("bank", DOCUMENTS)
         meter = Meter(lambda: named(fleet.local))
-        return [*echoes(fleet, meter, turns), search(fleet, meter, turns), *whole(fleet, meter, turns)]
+        quick = turns * ECHOES_A_TURN
+        return [*echoes(fleet, meter, quick), search(fleet, meter, turns), *whole(fleet, meter, turns)]
     finally:
         fleet.down()
 
@@ -82,7 +95,7 @@ def search(fleet: OwnFleet, meter: Meter, operations: int) -> Hop:
 
 
 def whole(fleet: OwnFleet, meter: Meter, turns: int) -> list[Hop]:
-    """First tokens without and with knowledge; the stream of those without, since they are the longest."""
+    """First tokens without and with knowledge; the stream of those with, since they are the longest."""
     chat, chat_cpu = _turns(fleet, meter, "chat", turns)
     bank, bank_cpu = _turns(fleet, meter, "bank", turns)
     retrieval = [one.timing["retrieval"] for one in bank]
@@ -100,7 +113,7 @@ def whole(fleet: OwnFleet, meter: Meter, turns: int) -> list[Hop]:
             ms=[one.first for one in bank],
             cpu_us=bank_cpu,
         ),
-        _stream(chat, chat_cpu),
+        _stream(bank, bank_cpu),
     ]
 
 

@@ -36,11 +36,10 @@ async def _prepared(crowd: Crowd, events: int) -> tuple[str, int, int]:
 
     async def work() -> None:
         for n in left:
-            status, body = await crowd.http.post(
-                path, {"id": f"n-{n}", "person": "load", "text": f"Note {n}."}
-            )
-            if status >= 300:
-                raise ConnectionError(f"A note was refused: {status} {body[:200].decode(errors='replace')}")
+            answer = await crowd.http.post(path, {"id": f"n-{n}", "person": "load", "text": f"Note {n}."})
+            if answer.status >= 300:
+                said = answer.body[:200].decode(errors="replace")
+                raise ConnectionError(f"A note was refused: {answer.status} {said}")
 
     await asyncio.gather(*(work() for _ in range(NOTING)))
     return opened.id, opened.seq, opened.seq + events

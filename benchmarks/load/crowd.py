@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.load.calls import Rpc
-from benchmarks.load.conversation import Conversation, Door
+from benchmarks.load.conversation import SHED_STATUS, Conversation, Door
 from benchmarks.load.library_sockets import LibraryWay
 from benchmarks.load.notes import Notes
 from benchmarks.load.orders import Recruit
@@ -87,11 +87,11 @@ class Crowd:
     async def open_session(self) -> Opened:
         said = ""
         for _ in range(OPEN_TRIES):
-            status, body = await self.http.post("/v1/sessions", {"agent": self._scenario.agent})
-            if status < 300:
-                return msgspec.json.decode(body, type=Opened)
-            said = f"status {status}: {body[:300].decode(errors='replace')}"
-            if status not in (429, 503):
+            answer = await self.http.post("/v1/sessions", {"agent": self._scenario.agent})
+            if answer.status < 300:
+                return msgspec.json.decode(answer.body, type=Opened)
+            said = f"status {answer.status}: {answer.body[:300].decode(errors='replace')}"
+            if answer.status not in SHED_STATUS:
                 break
             await asyncio.sleep(0.5)
         raise ConnectionError(f"No session could be opened: {said}")

@@ -20,7 +20,23 @@ from benchmarks.load.sockets import Lost
 from benchmarks.load.texts import TEXTS
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=None)
+AGAIN_AFTER_S = 0.2
+TRIES = 25
 _problem = msgspec.json.Decoder(Problem).decode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    body: bytes
+    retry_after: str | None
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """None if it says none that can be read."""
+        try:
+            return None if self.retry_after is None else float(self.retry_after)
+        except ValueError:
+            return None
 
 
 class Http:
@@ -51,9 +67,29 @@ class Http:
     def waiting_door(self, conversation: Conversation, _: Lost) -> WaitingDoor:
         return WaitingDoor(self, conversation)
 
-    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    async def post(self, path: str, body: dict[str, Any]) -> Answer:
         async with self.session.post(path, json=body) as answer:
-            return answer.status, await answer.read()
+            return Answer(answer.status, await answer.read(), answer.headers.get("Retry-After"))
+
+    async def say(self, conversation: Conversation, turn: Turn, more: str = "") -> Answer | None:
+        """The answer to its message, which is said again under the same id while connections break; None if it
+        can't be said, which the conversation is told."""
+        path, body = (
+            f"/v1/sessions/{conversation.session}/messages{more}",
+            {"id": turn.id, "text": TEXTS[turn.text]},
+        )
+        said = ""
+        for _ in range(TRIES):
+            try:
+                return await self.post(path, body)
+            except (aiohttp.ClientError, OSError) as error:
+                said = f"{type(error).__name__}: {error}"
+            turn.resent = True
+            conversation.notes.counts["resent"] += 1
+            await asyncio.sleep(AGAIN_AFTER_S)
+        if conversation.turn is turn:
+            conversation.failed("unreachable", said)
+        return None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -107,14 +143,9 @@ class StreamDoor:
         self._http.spawn(self._post(turn))
 
     async def _post(self, turn: Turn) -> None:
-        path = f"/v1/sessions/{self._conversation.session}/messages"
-        try:
-            status, body = await self._http.post(path, {"id": turn.id, "text": TEXTS[turn.text]})
-        except (aiohttp.ClientError, OSError) as error:
-            return _broken(self._conversation, turn, error)
-        if status >= 400:
-            refuse(self._conversation, turn, status, body)
-        return None
+        answer = await self._http.say(self._conversation, turn)
+        if answer is not None and answer.status >= 400:
+            refuse(self._conversation, turn, answer)
 
     def cut(self) -> bool:
         if self._answer is None:
@@ -144,16 +175,13 @@ class WaitingDoor:
         self._http.spawn(self._post(turn))
 
     async def _post(self, turn: Turn) -> None:
-        path = f"/v1/sessions/{self._conversation.session}/messages?wait=true"
-        try:
-            status, body = await self._http.post(path, {"id": turn.id, "text": TEXTS[turn.text]})
-        except (aiohttp.ClientError, OSError) as error:
-            return _broken(self._conversation, turn, error)
-        if status >= 400:
-            return refuse(self._conversation, turn, status, body)
-        if self._conversation.turn is turn:
-            self._conversation.answered(decode(body))
-        return None
+        answer = await self._http.say(self._conversation, turn, "?wait=true")
+        if answer is None:
+            return
+        if answer.status >= 400:
+            refuse(self._conversation, turn, answer)
+        elif self._conversation.turn is turn:
+            self._conversation.answered(decode(answer.body))
 
     def cut(self) -> bool:
         return False
@@ -162,17 +190,12 @@ class WaitingDoor:
         self.open = False
 
 
-def refuse(conversation: Conversation, turn: Turn, status: int, body: bytes) -> None:
+def refuse(conversation: Conversation, turn: Turn, answer: Answer) -> None:
     """Tells a conversation what became of its message."""
     if conversation.turn is not turn:
         return
     try:
-        problem = _problem(body)
+        detail = _problem(answer.body).detail
     except msgspec.DecodeError:
-        problem = Problem(detail=body[:100].decode(errors="replace"))
-    conversation.refused(status, problem.detail, problem.retry_after_s)
-
-
-def _broken(conversation: Conversation, turn: Turn, error: Exception) -> None:
-    if conversation.turn is turn:
-        conversation.failed(type(error).__name__, str(error))
+        detail = answer.body[:100].decode(errors="replace")
+    conversation.refused(answer.status, detail, answer.retry_after_s)

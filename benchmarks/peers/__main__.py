@@ -10,6 +10,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import uvloop
 
@@ -51,12 +52,16 @@ def main() -> None:
     options = parser.parse_args()
     sizes = QUICK if options.quick else Sizes()
     # What a peer has started is stopped on the way out, also when this is told to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _leave)
     found = run(options.only, sizes)
     json = options.json
     report("peers: no record is kept", forgetful(found, sizes), json)
     if ours_too := durable(found, sizes):
         report("peers: durable", ours_too, json and json.with_stem(f"{json.stem}_durable"))
+
+
+def _leave(sign: int, frame: FrameType | None) -> None:
+    sys.exit(128 + sign)
 
 
 if __name__ == "__main__":

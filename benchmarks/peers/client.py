@@ -74,6 +74,14 @@ async def client() -> AsyncGenerator[aiohttp.ClientSession]:
         yield http
 
 
+async def check(answer: aiohttp.ClientResponse) -> None:
+    """Raises `Busy` for a refusal that says when to come back, and `Broken` for any other."""
+    if answer.status in (429, 503) and "Retry-After" in answer.headers:
+        raise Busy(float(answer.headers["Retry-After"]))
+    if answer.status >= 300:
+        raise Broken(f"{answer.status}: {(await answer.text())[:300]}")
+
+
 class _Stopwatch:
     def __init__(self, heard: Heard) -> None:
         self._heard = heard
@@ -107,10 +115,7 @@ class Streamed:
         watch = _Stopwatch(heard)
         content = msgspec.json.encode(self._body())
         async with self._http.post(self._url, data=content, headers=self._headers) as answer:
-            if answer.status in (429, 503) and "Retry-After" in answer.headers:
-                raise Busy(float(answer.headers["Retry-After"]))
-            if answer.status >= 300:
-                raise Broken(f"{answer.status}: {(await answer.text())[:300]}")
+            await check(answer)
             last = rest = b""
             async for some in answer.content.iter_any():
                 *events, rest = (rest + some.replace(b"\r\n", b"\n")).split(b"\n\n")

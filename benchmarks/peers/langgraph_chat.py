@@ -20,7 +20,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.fleet import ROOT
-from benchmarks.peers.client import NOTHING, Broken, Said, Streamed, read_data
+from benchmarks.peers.client import NOTHING, Said, Streamed, check, read_data
 from benchmarks.peers.script import QUESTION
 from benchmarks.peers.servers import Peer, Server, Way, group, running
 from flotilla.cli.local import free_port
@@ -53,8 +53,7 @@ def start() -> Generator[Server]:
 
         async def opened(http: aiohttp.ClientSession, pace_s: float) -> Streamed:
             async with http.post(url, json={}) as answer:
-                if answer.status != 200:
-                    raise Broken(f"{answer.status}: {await answer.text()}")
+                await check(answer)
                 thread = (await answer.json())["thread_id"]
             asked = {"text": QUESTION, "pace_s": pace_s}
             body = {"assistant_id": "chat", "input": asked, "stream_mode": ["custom"]}

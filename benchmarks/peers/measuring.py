@@ -82,7 +82,8 @@ async def _alone(http: aiohttp.ClientSession, way: Way, turns: int, patience_s: 
     until, firsts = time.monotonic() + patience_s, list[float]()
     async with _opened(http, way, 1, pace_s=0) as (conversation,):
         while len(firsts) < turns and time.monotonic() < until:
-            firsts.append(1000 * (await conversation.turn(_unheard)).first_s)
+            turn = await _patiently(partial(conversation.turn, _unheard))
+            firsts.append(1000 * turn.first_s)
     return firsts
 
 
@@ -105,7 +106,7 @@ async def _together(http: aiohttp.ClientSession, way: Way, sizes: Sizes) -> list
 async def _asking(conversation: Conversation, after_s: float, turns: int) -> list[Turn]:
     """The first one finds everything cold, and isn't counted."""
     await asyncio.sleep(after_s)
-    return [await conversation.turn(_unheard) for _ in range(1 + turns)][1:]
+    return [await _patiently(partial(conversation.turn, _unheard)) for _ in range(1 + turns)][1:]
 
 
 class _Count:
@@ -196,9 +197,18 @@ async def _gently(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 
     async def through(call: Callable[[], Awaitable[T]]) -> T:
         async with turnstile:
-            return await call()
+            return await _patiently(call)
 
     return list(await asyncio.gather(*map(through, calls)))
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Again when it is turned away, after the time that it is given."""
+    while True:
+        try:
+            return await call()
+        except Busy as busy:
+            await asyncio.sleep(busy.retry_after_s)
 
 
 def _unheard(tokens: int) -> None:

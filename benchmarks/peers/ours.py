@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from benchmarks.fleet import OwnFleet
-from benchmarks.peers.client import NOTHING, Broken, Busy, Read, Said, Socket, Streamed, data_of
+from benchmarks.peers.client import NOTHING, Broken, Busy, Read, Said, Socket, Streamed, check, data_of
 from benchmarks.peers.script import QUESTION, TEXT
 from benchmarks.peers.servers import Peer, Server, Way
 from flotilla.core.ids import new_id
@@ -78,8 +78,7 @@ def _processes(fleet: OwnFleet) -> list[psutil.Process]:
 async def _session(fleet: OwnFleet, http: aiohttp.ClientSession, pace_s: float) -> str:
     body = {"agent": AGENT, "model": model_of(pace_s)}
     async with http.post(f"{fleet.url}/v1/sessions", json=body, headers=KEY) as answer:
-        if answer.status != 201:
-            raise Broken(f"{answer.status}: {await answer.text()}")
+        await check(answer)
         return (await answer.json())["id"]
 
 

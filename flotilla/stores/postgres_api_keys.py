@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from flotilla.core.api_keys import IssuedKey, KeyLimits, too_many_keys
 from flotilla.core.limits import LIMITS
-from flotilla.stores.postgres_pool import translated
+from flotilla.stores.postgres_pool import Pool, Record, translated
 
 _WRITTEN = ("id", "tenant", "name", "scopes", "limits", "shown", "created", "created_by", "expires")
 
@@ -19,7 +18,7 @@ _WRITTEN = ("id", "tenant", "name", "scopes", "limits", "shown", "created", "cre
 class PostgresApiKeys:
     """Implements `KeyStore`. A journal has one, on its connections: `PostgresJournal.api_keys`."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def create(self, key: IssuedKey) -> None:
@@ -65,7 +64,7 @@ class PostgresApiKeys:
         return _key(row) if row is not None else None
 
 
-def _key(row: asyncpg.Record) -> IssuedKey:
+def _key(row: Record) -> IssuedKey:
     fields: dict[str, Any] = dict(row)
     fields["scopes"] = tuple(fields["scopes"])
     fields["limits"] = msgspec.json.decode(fields["limits"], type=KeyLimits)

@@ -9,6 +9,8 @@ import asyncpg
 
 from flotilla.core.errors import Conflict, Erased, FlotillaError, Misconfigured, Unavailable
 
+Pool = asyncpg.Pool
+Record = asyncpg.Record
 APP_ROLE = "flotilla_app"
 COMMAND_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 5_137_204

@@ -30,7 +30,7 @@ RETRY_LEAST_S, RETRY_MOST_S = 1.0, 30.0
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How the bound follows. Shares are of the bound, and for each tick."""
 
-    least: int = 4
+    least: int = 12
     first: int = 256
     most: int = 10_000
     # As far as the queue is too long, within these; then what has changed must show before it falls again.
