@@ -173,7 +173,7 @@ class Activation(Audience):
     def _decide(self, envelope: Envelope) -> None:
         self.resident.counts["messages"] += 1
         try:
-            effects = self.actor.on(envelope.signal)
+            effects = self.actor.on(self.resident.performer.informed(self, envelope.signal))
         except FlotillaError as error:
             if self.actor.seq != self.recorded:  # a bug: who refuses must not have changed anything
                 return self._begin(partial(supervision.crashed, self, envelope, error), envelope)

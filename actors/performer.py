@@ -46,6 +46,10 @@ class Performer:
         """What an activation hears first, once its journal is folded."""
         return Woken() if at.actor.unfinished else None
 
+    def informed(self, at: Activation, signal: Signal) -> Signal:
+        """The signal as the pure side is to hear it, with what only the outside knows."""
+        return signal
+
     async def step(self, at: Activation, effect: Step) -> None:
         """Performs `effect` in its place; what is listed behind it waits."""
         raise NotImplementedError(f"No step {type(effect).__name__}.")

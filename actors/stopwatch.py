@@ -17,6 +17,11 @@ class Stopwatch:
         self.engine_first_ms = 0.0
         self.engine_total_ms = 0.0
 
+    def start(self, now: float) -> None:
+        """The reply has begun; where nothing had to be looked up, from here on its model is waited for."""
+        if self.begun is None:
+            self.begun = self.found = now
+
     def finished(self, engine: Finished) -> None:
         self.engine_first_ms = engine.first_token_ms
         self.engine_total_ms = engine.total_ms

@@ -6,7 +6,10 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from actors import tracing
+from actors.serving.apart import apart_s
 from actors.serving.going_on import going_on
 from actors.stopwatch import Stopwatch
 from flotilla.core import signals
@@ -32,6 +35,7 @@ class Work:
         self.clock = clock
         self.log = log
         self.limits = limits
+        self._replies = 0  # under way
 
     async def retrieve(
         self, origin: Origin, wanted: str, effect: signals.Retrieve
@@ -48,7 +52,7 @@ class Work:
                     run=effect.run,
                     hits=hits,
                     retrieval_ms=round(taken_ms, 2),
-                    model=self._choose(origin, wanted),
+                    model=self.chosen(origin, wanted),
                 )
             except Exception as broken:
                 error = self._said_plainly(broken)
@@ -63,7 +67,8 @@ class Work:
             return ()
         return await self.knowledge.search(origin.tenant, effect.collection, effect.query, limit=effect.limit)
 
-    def _choose(self, origin: Origin, wanted: str) -> str:
+    def chosen(self, origin: Origin, wanted: str) -> str:
+        """The version that is to answer; "" while nobody knows the models."""
         try:
             return self.model.choose(origin, wanted)
         except Unavailable:  # nobody knows the models yet: whoever generates will
@@ -78,8 +83,12 @@ class Work:
         def retried(error: FlotillaError) -> None:
             self.log.warning("generation.retried", turn=effect.turn, reason=error.detail)
 
+        prompt = effect.prompt
+        if asked := apart_s(self._replies):
+            prompt = msgspec.structs.replace(prompt, apart_s=asked)
         patience_s = self.limits.model_patience_s
-        parts = going_on(self.model, effect.prompt, clock=self.clock, patience_s=patience_s, retried=retried)
+        parts = going_on(self.model, prompt, clock=self.clock, patience_s=patience_s, retried=retried)
+        self._replies += 1
         try:
             async with aclosing(parts):
                 async for part in parts:
@@ -87,6 +96,8 @@ class Work:
         except Exception as broken:
             problem = self._said_plainly(broken).problem()
             yield signals.Failed(turn=effect.turn, run=effect.run, problem=problem)
+        finally:
+            self._replies -= 1
 
     def _heard(
         self, effect: signals.Generate, part: Generated, watch: Stopwatch

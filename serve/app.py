@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from serve import problems
+from serve import describing, problems
 from serve.doors import Doors
 from serve.limiter import BodyLimit
 from serve.request_ids import RequestIds
@@ -60,4 +60,5 @@ def create_app(settings: Settings, *, told_ids: bool = False) -> FastAPI:
         page,
     ):
         app.include_router(module.router)
+    describing.describe(app)
     return app

@@ -135,8 +135,12 @@ def parse_place(text: str | None, *, field: str) -> tuple[int, int]:
     if not text:
         return 0, 0
     seq, _, offset = text.partition(":")
-    if not seq.isdecimal() or (offset and not offset.isdecimal()) or len(text) > 32:
+    if not _counts(seq) or (offset and not _counts(offset)):
         raise Refused(
             f"`{field}` is SEQ or SEQ:OFFSET.", field=field, next="Send the last id that you have seen."
         )
     return int(seq), int(offset or 0)
+
+
+def _counts(digits: str) -> bool:
+    return len(digits) < 19 and digits.isdecimal()  # fits into 64 bits

@@ -15,6 +15,7 @@ from actors.serving.bills import Bills
 from actors.stopwatch import Stopwatch
 from actors.work import Work
 from flotilla.core import effects, signals
+from flotilla.core.agents import AGENTS
 from flotilla.core.calls import Call
 from flotilla.core.effects import Signal, Step, Woken
 from flotilla.core.errors import Conflict, FlotillaError, Problem, Unavailable
@@ -105,6 +106,16 @@ class SessionPerformer(Performer):
             if talk.turn != turn:
                 raise
             return Shown(talk.shown)
+
+    def informed(self, at: Activation, signal: Signal) -> Signal:
+        """A message for an agent that looks nothing up gets its version here, and not after a search."""
+        session = at.actor
+        if not isinstance(signal, signals.Post) or session.opened is None or session.turns:
+            return signal
+        agent = AGENTS.get(session.opened.agent)
+        if agent is None or agent.collection:
+            return signal
+        return msgspec.structs.replace(signal, model=self._work.chosen(session.origin, session.model))
 
     # -- in order
 
@@ -204,6 +215,7 @@ class SessionPerformer(Performer):
             _talk(at).watches.setdefault(fact.turn, Stopwatch(now - waited_ms / 1000))
         elif isinstance(fact, ReplyStarted):
             _talk(at).begin(fact.turn)
+            self._watch(at, fact.turn).start(now)
         elif isinstance(fact, ReplyCompleted) and (watch := _talk(at).watches.get(fact.turn)):
             return msgspec.structs.replace(fact, timing=watch.timing(now))
         return fact

@@ -15,6 +15,7 @@ import msgspec
 
 from actors import frames
 from actors.serving import bodies
+from actors.serving.apart import apart
 from actors.serving.door import Door
 from actors.serving.meters import Meters
 from flotilla.core.clock import Clock
@@ -101,7 +102,11 @@ class Replica:
     async def handle(self, method: str, body: bytes) -> AsyncGenerator[bytes]:
         """The handler of its listener."""
         if method == "generate":
-            async with aclosing(self.generate(bodies.prompt(body))) as parts:
+            prompt = bodies.prompt(body)
+            made = self.generate(prompt)
+            async with aclosing(
+                apart(made, prompt.apart_s, self._clock) if prompt.apart_s else made
+            ) as parts:
                 async for part in parts:
                     yield frames.encode(part)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
+import signal
 import sys
 from datetime import UTC, datetime
 
@@ -94,7 +95,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0 if summed["valid"] and all(target["met"] for target in summed["targets"]) else MISSED
 
 
+def _ended(number: int, _: object) -> None:
+    """What was started is stopped, also when this process is told to end."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, _ended)
     options, console = arguments(), Console(width=None if sys.stdout.isatty() else 200)
     try:
         if options.command == "list":

@@ -156,11 +156,10 @@ def figures(
     found = measures.of_turns(turns, seconds, run.scenario.slo.first_ms)
     found |= measures.of_resources(resources, legend) | run.measured
     found["errors"] = float(sum(parts.errors.values()))
-    found |= {
-        kind: float(parts.errors.get(name, 0)) for kind, name in (("gaps", "gap"), ("doubled", "doubled"))
-    }
+    found["gaps"] = float(parts.errors.get("gap", 0) + parts.errors.get("tail", 0))
+    found["doubled"] = float(parts.errors.get("doubled", 0))
     found["timing_disagreement"] = abs(measures.agreement(parts.turns)["ratio"] - 1.0)
-    if knee := found.get("knee_goodput_per_s"):
+    if found.get("knee_broken") and (knee := found.get("knee_goodput_per_s")):
         past = [phase.title for phase in run.scenario.phases if getattr(phase, "knees", 0)]
         goodput = [_phase_figures(run, parts, title)["goodput_per_s"] for title in past]
         found["goodput_over_knee"] = min(goodput, default=float("nan")) / knee

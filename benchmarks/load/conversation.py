@@ -188,8 +188,10 @@ class Conversation:
 
     def _check(self, text: str) -> None:
         """A reply may have ended while its customer was away: the rest of it comes with its end then."""
-        if self.length != len(text) and not (self.came_back and self.length < len(text)):
+        if self.length > len(text):
             self.notes.error("gap", f"{self.session}: {self.length} of {len(text)} characters were shown")
+        elif self.length < len(text) and not self.came_back:
+            self.notes.error("tail", f"{self.session}: {self.length} of {len(text)} characters were shown")
         elif self.checks and not text.startswith("".join(self.heard)):
             self.notes.error("text", f"{self.session}: what was shown is not the text of the reply")
 

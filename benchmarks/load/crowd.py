@@ -24,8 +24,8 @@ OPENING = 16  # sessions that are opened at once
 OPEN_TRIES = 20
 CONNECTING_MAX = 256  # connections that are being made at once
 AGAIN_AFTER_S = (0.05, 0.25)
-AGAIN_TRIES = 200
-"""A connection that can't be had for so many tries is an error, and its conversation stays away."""
+REACH_WITHIN_S = 60.0
+"""A connection that can't be had for so long is an error, and its conversation stays away."""
 
 
 class Opened(msgspec.Struct):
@@ -117,7 +117,8 @@ class Crowd:
         """Tries until it is connected; False if that is given up."""
         door, said = conversation.door, ""
         assert door is not None
-        for _ in range(AGAIN_TRIES):
+        until = time.monotonic() + REACH_WITHIN_S
+        while time.monotonic() < until:
             try:
                 async with self._connecting:
                     await door.connect()

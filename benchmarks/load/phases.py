@@ -116,6 +116,7 @@ class Phases:
             per_s, good_per_s = played.due / phase.step_s, played.good / phase.step_s
             self._mark("knee", f"{per_s:.1f} turns/s: {good_per_s:.1f} good, {played.failed} failed")
             if played.due and played.good < phase.share * played.due:
+                self.measures["knee_broken"] = 1.0
                 break
             self._knee = load
             self.measures["knee_turns_per_s"] = per_s

@@ -259,9 +259,7 @@ def _shortened(phase: Phase, seconds: float, share: float) -> Phase:
         case CatchUp():
             return msgspec.structs.replace(phase, sessions=1, times=min(5, phase.times))
         case Knee():
-            return msgspec.structs.replace(
-                phase, step_s=min(seconds, phase.step_s), steps=min(4, phase.steps)
-            )
+            return msgspec.structs.replace(phase, step_s=min(seconds, phase.step_s))
 
 
 def with_processes(scenario: Scenario, processes: int) -> Scenario:

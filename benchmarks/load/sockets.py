@@ -18,7 +18,7 @@ from benchmarks.load.frames import decode
 from benchmarks.load.notes import Turn
 from benchmarks.load.texts import TEXTS
 
-CONNECT_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 15.0
 READ_BUFFER_BYTES = 512  # grows when a frame is longer
 PORTS_OF_ONE_ADDRESS = 20_000
 """Ephemeral ports are 28,000 an address; past this many sockets, another address of the loopback is used."""

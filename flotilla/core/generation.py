@@ -59,6 +59,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `model` is the name of a model (`smollm2`) or the id of a version (`smollm2@2`); "" for the default.
     `pinned`: no other may stand in for it, as its own tools' results are among the messages.
     `adapter` is the id of the version whose adapter to apply: whoever routes fills it in.
+    `apart_s`: pieces that come sooner one after the other may be joined; the first comes at once.
     """
 
     messages: tuple[ChatMessage, ...] = ()
@@ -78,6 +79,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pinned: bool = False
     adapter: str = ""
     origin: Origin = Origin()
+    apart_s: float = 0.0
 
     @property
     def structured(self) -> bool:
@@ -112,6 +114,14 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece", omit_default
     tokens: int = 1
     logprobs: tuple[TokenLogprob, ...] = ()
     model: str = ""
+
+    def joined(self, later: Piece) -> Piece:
+        return Piece(
+            text=self.text + later.text,
+            tokens=self.tokens + later.tokens,
+            logprobs=self.logprobs + later.logprobs,
+            model=self.model or later.model,
+        )
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", omit_defaults=True):

@@ -68,7 +68,8 @@ class Open(Message[SessionView], frozen=True, kw_only=True, tag="open"):
 class Post(Message[Accepted], frozen=True, kw_only=True, tag="post"):
     """`id` is the client's own; a second `Post` of the same id is answered as the first and starts nothing.
     `waited_ms` is what the message has spent in the fleet before it got here. `while_talking` overrules
-    the agent's own way with a message that comes while it talks."""
+    the agent's own way with a message that comes while it talks. `model` is the version that is to answer
+    if nothing has to be looked up first: whoever hosts the session fills it in."""
 
     idempotent = True
     sheddable = True
@@ -76,6 +77,7 @@ class Post(Message[Accepted], frozen=True, kw_only=True, tag="post"):
     text: str
     waited_ms: float = 0.0
     while_talking: WhileTalking | None = None
+    model: str = ""
 
 
 class Interrupt(Message[Interrupted], frozen=True, tag="interrupt"):

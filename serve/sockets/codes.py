@@ -9,6 +9,7 @@ from flotilla.core.errors import FlotillaError
 DONE = 1000
 BAD_TEXT = 1007
 POLICY = 1008
+BROKEN = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN = 1013
 UNAUTHENTICATED = 4401

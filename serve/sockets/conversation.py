@@ -51,6 +51,8 @@ class Conversation:
     __slots__ = (
         "_actor",
         "_after",
+        "_behind",
+        "_deaf",
         "_doors",
         "_end",
         "_inbox",
@@ -68,6 +70,8 @@ class Conversation:
         self._actor = actor
         self._end = end
         self._after = 0  # where the events of this socket begin
+        self._behind = False  # the reader, with what was sent
+        self._deaf = False  # nothing that is said counts any more
         self._unreadable = 0
         self._watch: Watch | None = None
         self._unwatch: Callable[[], None] | None = None
@@ -82,23 +86,38 @@ class Conversation:
         """Raises `NotFound` for an unknown session, `Refused` for a place that nobody can have come to,
         `LimitReached` if the tenant or the key has too many sockets."""
         seq, offset = parse_place(after, field="after")
-        await streams.check_place(self._doors, self._actor, seq)
         self._after = seq
-        self._leave = await self._doors.limits.socket(self._who)
+        # First, or a key that is revoked meanwhile would be noticed by nobody.
         self._unwatch = self._doors.revocations.watch(self._who, self._revoked)
-        self._watch = self._doors.fleet.watch(self._actor, seq, offset, self)
+        try:
+            await streams.check_place(self._doors, self._actor, seq)
+            self._leave = await self._doors.limits.socket(self._who)
+            self._watch = self._doors.fleet.watch(self._actor, seq, offset, self)
+        except BaseException:
+            self.over()
+            raise
 
     def over(self) -> None:
         """What was heard is still done: nobody can tell whether the client counts on it."""
         if self._watch is not None:
             self._watch.close()
-        if self._unwatch is not None:
-            self._unwatch()
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
 
+    @property
+    def full(self) -> bool:
+        """Nothing more is to be read before some of what was heard is done."""
+        return self._inbox is not None and len(self._inbox) >= LIMITS.socket_inbox_max
+
     def _revoked(self, error: FlotillaError) -> None:
+        """What was heard and is not done yet is not done any more."""
+        self._deaf = True
+        if self._inbox:
+            self._inbox.clear()
         self._end.send(codes.error_frame(error))
         self._end.close(codes.UNAUTHENTICATED, error.title)
 
@@ -107,9 +126,9 @@ class Conversation:
     def frame(self, frame: Frame) -> None:
         assert self._watch is not None
         type = events.type_of(frame)
-        if self._who.visitor and type in events.NOT_FOR_VISITORS:
-            return
-        if self._end.send(frame.json):
+        if not (self._who.visitor and type in events.NOT_FOR_VISITORS):
+            self._behind = not self._end.send(frame.json)
+        if not self._behind:  # what is hidden is taken too, or the window would be full of it
             self._watch.take()
         if type == "session.closed":
             self._end.close(codes.DONE)
@@ -120,6 +139,7 @@ class Conversation:
         self._end.close(codes.TRY_AGAIN, error.title)
 
     def caught_up(self) -> None:
+        self._behind = False
         if self._watch is not None:
             self._watch.take()
 
@@ -127,12 +147,15 @@ class Conversation:
 
     def hear(self, text: str | None) -> None:
         """`None` for what is no text. Five in a row that can't be read close the socket."""
+        if self._deaf:
+            return
         try:
             frame = _read(text)
         except FlotillaError as error:
             self._end.send(codes.error_frame(error))
             self._unreadable += 1
             if self._unreadable >= LIMITS.unreadable_frames_max:
+                self._deaf = True
                 self._end.close(codes.POLICY, "Too many frames that can't be read.")
             return
         self._unreadable = 0
@@ -148,7 +171,7 @@ class Conversation:
         """One is done after the other, in the order in which they came."""
         inbox = self._inbox = deque() if self._inbox is None else self._inbox
         inbox.append(frame)
-        if len(inbox) >= LIMITS.socket_inbox_max:
+        if self.full:
             self._end.hold()
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._work(inbox))

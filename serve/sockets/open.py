@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from flotilla.core.errors import Overloaded
@@ -91,13 +92,26 @@ class Sockets:
 
     def sweep(self, now: float) -> None:
         for socket in list(self._open):
-            quiet_s = now - socket.heard_at
-            if quiet_s > LIMITS.socket_dead_s or self._closing.get(socket, now) < now - LIMITS.socket_close_s:
-                socket.abort()
-            elif socket.stuck_at is not None and now - socket.stuck_at > LIMITS.socket_stuck_s:
-                self._let_go(socket)
-            elif quiet_s > LIMITS.socket_ping_after_s:
-                socket.ping()
+            with self._by_itself(socket):
+                self._look_at(socket, now)
+
+    def _look_at(self, socket: Socket, now: float) -> None:
+        quiet_s = now - socket.heard_at
+        if quiet_s > LIMITS.socket_dead_s or self._closing.get(socket, now) < now - LIMITS.socket_close_s:
+            socket.abort()
+        elif socket.stuck_at is not None and now - socket.stuck_at > LIMITS.socket_stuck_s:
+            self._let_go(socket)
+        elif quiet_s > LIMITS.socket_ping_after_s:
+            socket.ping()
+
+    @contextmanager
+    def _by_itself(self, socket: Socket) -> Generator[None]:
+        """A bug that shows at one socket must not keep the others from being looked after."""
+        try:
+            yield
+        except Exception as error:
+            self._open.discard(socket)
+            self.doors.log.error("socket.broke", exc_info=error)
 
     def _let_go(self, socket: Socket) -> None:
         """What it has seen it knows by `seq` and offset: it may come back for the rest."""
@@ -122,5 +136,6 @@ class Sockets:
         while going:
             batch, going = going[:each], going[each:]
             for socket in batch:
-                socket.close(codes.SERVICE_RESTART, "This gateway is going. Come back.")
+                with self._by_itself(socket):
+                    socket.close(codes.SERVICE_RESTART, "This gateway is going. Come back.")
             await asyncio.sleep(DRAIN_SLICE_S)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
+from websockets.frames import BytesLike, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
@@ -32,9 +32,12 @@ class SocketProtocol(asyncio.Protocol):
     """What uvicorn makes for each upgrade. `heard_at` and `stuck_at` are for whoever looks for dead ones."""
 
     __slots__ = (
+        "_binary",
         "_conversation",
+        "_deaf",
+        "_full",
         "_held",
-        "_parts",
+        "_part",
         "_sockets",
         "_transport",
         "_uvicorns",
@@ -50,7 +53,10 @@ class SocketProtocol(asyncio.Protocol):
         self._wire: Protocol = ServerProtocol(select_subprotocol=_subprotocol, logger=_quiet)
         self._conversation: Conversation | None = None
         self._held: list[str | None] | None = []  # what is heard before the conversation has begun
-        self._parts: list[Frame] | None = None  # of a message in fragments
+        self._part: bytearray | None = None  # of a message in fragments, as far as it has come
+        self._binary = False  # what those fragments are
+        self._full = False  # enough was heard for now
+        self._deaf = False  # we have closed: what still comes is not heard
         self.heard_at = sockets.now()
         self.stuck_at: float | None = None  # since when the reader has not read
 
@@ -84,9 +90,11 @@ class SocketProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.stuck_at = self._sockets.now()
+        self._pace()
 
     def resume_writing(self) -> None:
         self.stuck_at = None
+        self._pace()
         if self._conversation is not None:
             self._conversation.caught_up()
 
@@ -98,8 +106,8 @@ class SocketProtocol(asyncio.Protocol):
 
     def _greet(self, request: Request) -> None:
         wire = cast(ServerProtocol, self._wire)
-        target = urlsplit(request.path)
-        found = _PATH.match(target.path)
+        path, query = _target(request.path)
+        found = _PATH.match(path)
         if found is None:
             return wire.send_response(wire.reject(404, "There is no WebSocket here.\n"))
         if refusal := self._sockets.refusal():
@@ -114,7 +122,7 @@ class SocketProtocol(asyncio.Protocol):
             self._wire = Protocol(SERVER, state=OPEN, max_size=2 * LIMITS.body_bytes_max, logger=_quiet)
             self._write(wire.data_to_send())
             credential = _credential(request.headers, subprotocol)
-            after = parse_qs(target.query, keep_blank_values=True).get("after", [None])[-1]
+            after = parse_qs(query, keep_blank_values=True).get("after", [None])[-1]
             self._sockets.spawn(self._begin(credential, unquote(found[1]), after))
         return None
 
@@ -129,9 +137,13 @@ class SocketProtocol(asyncio.Protocol):
         except FlotillaError as error:
             self.send(codes.error_frame(error))
             return self.close(codes.of(error), error.title)
+        except Exception as error:  # nobody is left on a socket that nobody listens to
+            doors.log.error("socket.not_begun", session=session, exc_info=error)
+            return self.close(codes.BROKEN, "The conversation could not begin.")
         held, self._held, self._conversation = self._held, None, conversation
-        if self._transport is None or self._transport.is_closing():
+        if self._deaf or self._transport is None or self._transport.is_closing():
             return conversation.over()
+        self.go_on()
         for text in held or ():
             conversation.hear(text)
         return None
@@ -139,19 +151,26 @@ class SocketProtocol(asyncio.Protocol):
     # -- frames
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            if not frame.fin or self._parts is not None:
-                self._parts = [*(self._parts or ()), frame]
-            if frame.fin:
-                self._on_message(self._parts or [frame])
-                self._parts = None
+        if self._deaf or frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._binary = frame.opcode is Opcode.BINARY
+        if frame.fin and self._part is None:
+            return self._on_message(frame.data)
+        # In one piece: empty fragments cost nothing to send, and must cost nothing to keep.
+        part = self._part = bytearray() if self._part is None else self._part
+        part += frame.data
+        if frame.fin:
+            self._part = None
+            self._on_message(part)
 
-    def _on_message(self, parts: list[Frame]) -> None:
-        if parts[0].opcode is not Opcode.TEXT:
+    def _on_message(self, data: BytesLike) -> None:
+        if self._binary:
             return self._hear(None)
         try:
-            text = b"".join(part.data for part in parts).decode()
+            text = str(data, "utf-8")
         except UnicodeDecodeError:
+            self._deaf = True
             return self._wire.fail(codes.BAD_TEXT, "This text is no UTF-8.")
         return self._hear(text)
 
@@ -160,6 +179,7 @@ class SocketProtocol(asyncio.Protocol):
             self._conversation.hear(text)
         elif self._held is not None:
             self._held.append(text)
+            self.hold()  # who has not shown a key yet is not read on
             if len(self._held) > LIMITS.socket_inbox_max:
                 self.close(codes.POLICY, "Wait for the first event before you say so much.")
 
@@ -174,6 +194,8 @@ class SocketProtocol(asyncio.Protocol):
         return self.stuck_at is None
 
     def close(self, code: int, reason: str = "") -> None:
+        self._deaf, self._full = True, False
+        self._pace()
         with contextlib.suppress(InvalidState):
             self._wire.send_close(code, reason[:100])
         self._flush()
@@ -190,11 +212,20 @@ class SocketProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def hold(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._full = True
+        self._pace()
 
     def go_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        self._full = False
+        self._pace()
+
+    def _pace(self) -> None:
+        """Who doesn't read is not read either: each ping would add a pong to what waits for it."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._full or self.stuck_at is not None:
+            self._transport.pause_reading()
+        else:
             self._transport.resume_reading()
 
     def _flush(self) -> None:
@@ -211,12 +242,21 @@ class SocketProtocol(asyncio.Protocol):
                 transport.close()  # behind what is written
 
 
+def _target(given: str) -> tuple[str, str]:
+    """The path and the query; none of what is no URL."""
+    try:
+        target = urlsplit(given)
+    except ValueError:
+        return "", ""
+    return target.path, target.query
+
+
 def _subprotocol(_: object, offered: Any) -> Any:
     return next((name for name in offered if name.startswith(auth.SUBPROTOCOL)), None)
 
 
 def _credential(headers: Headers, subprotocol: str | None) -> str | None:
-    scheme, _, value = (headers.get("Authorization") or "").partition(" ")
+    scheme, _, value = next(iter(headers.get_all("Authorization")), "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
     return subprotocol.removeprefix(auth.SUBPROTOCOL) if subprotocol else None

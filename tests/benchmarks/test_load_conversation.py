@@ -113,12 +113,12 @@ def test_a_delta_said_twice_is_doubled(world: World) -> None:
     assert world.notes.errors == {"doubled": 1}
 
 
-def test_text_that_was_never_shown_is_a_gap(world: World) -> None:
+def test_text_that_came_with_the_end_alone_is_a_tail(world: World) -> None:
     world.ask("m-1")
     world.begin("m-1")
     world.hear("reply.delta", seq=1, offset=0, text="one")
     world.hear("reply.completed", text="one two")
-    assert world.notes.errors == {"gap": 1}
+    assert world.notes.errors == {"tail": 1}
 
 
 def test_a_reply_that_ended_while_its_customer_was_away_is_shown_with_its_end(world: World) -> None:

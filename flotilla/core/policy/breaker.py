@@ -29,7 +29,8 @@ class Breaker:
     def __init__(self, name: str, settings: BreakerSettings = BreakerSettings()) -> None:  # noqa: B008 (frozen)
         self.name = name
         self.settings = settings
-        self._calls: deque[tuple[float, bool]] = deque(maxlen=settings.calls_max)
+        self._calls: deque[tuple[float, bool]] = deque()
+        self._failed = 0  # of those
         self._opened: float | None = None
         self._probed: float | None = None
 
@@ -64,17 +65,18 @@ class Breaker:
                 return
             case "half-open" if self._probed is not None:
                 self._calls.clear()
+                self._failed = 0
                 self._opened, self._probed = (None if ok else now), None
             case "half-open":  # the same
                 return
 
     def _count(self, now: float, ok: bool) -> None:
         self._calls.append((now, ok))
-        while self._calls[0][0] < now - self.settings.window_s:
-            self._calls.popleft()
-        failed = sum(not well for _, well in self._calls)
+        self._failed += not ok
+        while self._calls[0][0] < now - self.settings.window_s or len(self._calls) > self.settings.calls_max:
+            self._failed -= not self._calls.popleft()[1]
         enough = len(self._calls) >= self.settings.calls_min
-        if enough and failed >= self.settings.failed_share * len(self._calls):
+        if enough and self._failed >= self.settings.failed_share * len(self._calls):
             self._opened, self._probed = now, None
 
     def _refusal(self, wait_s: float) -> Unavailable:
