@@ -37,19 +37,21 @@ class Follower:
     def put(self, frame: bytes) -> None:
         """A reader that falls too far behind is let go, with what it needs to resume."""
         if self.ended:  # what comes behind a gap would not join
-            return
+            return None
         frames = self._frames = deque() if self._frames is None else self._frames
         if len(frames) >= self._frames_max:
-            self.end(
-                LimitReached(
-                    f"The reader is {self._frames_max} events behind.",
-                    next="Connect again with `after` set to the last seq seen.",
-                    retry_after_s=0.5,
-                )
-            )
-            return
+            return self._let_go()
         frames.append(frame)
-        self._arrived()
+        return self._arrived()
+
+    def _let_go(self) -> None:
+        self.end(
+            LimitReached(
+                f"The reader is {self._frames_max} events behind.",
+                next="Connect again with `after` set to the last seq seen.",
+                retry_after_s=0.5,
+            )
+        )
 
     def end(self, error: FlotillaError) -> None:
         self._end = self._end or error
@@ -121,6 +123,11 @@ class Remote(Follower):
         if not self._frames and self._end is None and self._outlet.ready:
             return self._outlet.send(frame)
         return super().put(frame)
+
+    def _let_go(self) -> None:
+        """It may never take anything again. So it is told now, and nothing is kept for it."""
+        self._frames = None
+        super()._let_go()
 
     def _arrived(self) -> None:
         frames, outlet = self._frames, self._outlet

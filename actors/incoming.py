@@ -87,7 +87,7 @@ class Tap:
         try:
             self._sink.item(item)
         except Exception as error:  # a bug in one sink must not cost the link and all its streams
-            _report(self._sink, error)
+            report(self._sink, error)
             self.close()
         return self._untaken + self._owed <= LIMITS.link_window_items
 
@@ -102,7 +102,10 @@ class Tap:
     def end(self, error: FlotillaError | None = None) -> None:
         if not self.over:
             self.over = True
-            self._sink.ended(error)
+            try:
+                self._sink.ended(error)
+            except Exception as bug:  # the same: all streams of a link end at once when it breaks
+                report(self._sink, bug)
 
     def close(self) -> None:
         """Nobody wants more of it: the sink hears nothing any more, and the other end stops."""
@@ -111,6 +114,7 @@ class Tap:
             self._source.untap(self._stream)
 
 
-def _report(sink: Sink, error: Exception) -> None:
-    context = {"message": f"{sink!r} failed.", "exception": error}
+def report(who: object, error: Exception) -> None:
+    """A bug that nobody waits for, where the loop's own are reported."""
+    context = {"message": f"{who!r} failed.", "exception": error}
     asyncio.get_running_loop().call_exception_handler(context)

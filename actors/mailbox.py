@@ -54,6 +54,12 @@ class Envelope:
         self.trace = call.trace if call is not None else ""
         self.span: Opened | None = None
 
+    def behind_answer(self) -> Envelope:
+        """As it will be once it is answered, for what is begun before it is."""
+        behind = Envelope(self.signal, None, self.call, self.deadline)
+        behind.answered = True
+        return behind
+
 
 class Mailbox:
     __slots__ = ("_control", "_messages_max", "_turns")

@@ -175,29 +175,31 @@ def perform(at: Activation, effect: Effect, envelope: Envelope) -> None:
 
 async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envelope, done: int = 0) -> None:
     """Those behind the first `done`, which need no more."""
-    begun: Sequence[Effect] = ()
+    begun: set[int] = set()
     for n, effect in enumerate(effects[done:], done + 1):
         if isinstance(effect, Record):
-            begun = (*begun, *_begin_early(at, effects[n:], envelope))
+            begun |= _begin_early(at, effects, n, envelope)
             append = recording.record(at, effect, envelope.signal)
             await (tracing.recorded(at, envelope, effect, append) if envelope.trace else append)
         elif isinstance(effect, Step):
             await at.resident.performer.step(at, effect)
-        elif effect not in begun:
+        elif n not in begun:
             perform(at, effect, envelope)
     close(effects, envelope)
     recording.snapshot_soon(at)
 
 
-def _begin_early(at: Activation, following: Sequence[Effect], envelope: Envelope) -> Sequence[Effect]:
+def _begin_early(at: Activation, effects: Sequence[Effect], done: int, envelope: Envelope) -> set[int]:
     """Starts what need not wait for the record, up to whatever else must come in its order."""
-    begun: list[Effect] = []
-    for effect in following:
+    begun: set[int] = set()
+    for n, effect in enumerate(effects[done:], done + 1):
         if isinstance(effect, Work) and effect.early:
             perform(at, effect, envelope)
-            begun.append(effect)
+            begun.add(n)
         elif not isinstance(effect, Answer):
             break
+        elif not effect.key:  # nobody waits for what is behind it, though it is not said yet
+            envelope = envelope.behind_answer()
     return begun
 
 

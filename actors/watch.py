@@ -12,7 +12,7 @@ from typing import Protocol
 
 from actors import frames
 from actors.follower import Local
-from actors.incoming import Tap
+from actors.incoming import Tap, report
 from actors.link import Link
 from actors.place import Gap, Place
 from actors.ways import RETRY_FIRST_S, RETRY_MOST_S, NotTaken, Ways
@@ -87,12 +87,11 @@ class Watch:
             if pause_s:
                 await self._ways.clock.sleep(pause_s)
             try:
-                await self._reach()
-                return None
+                return await self._reach()
             except (Unavailable, NotTaken, Moved) as error:
                 pause_s = self._again(error)
-            except FlotillaError as error:
-                return self._viewer.failed(error)
+            except Exception as error:
+                return self._fail(error)
 
     async def _reach(self) -> None:
         owner = self._owner = await self._ways.find(self._actor, self._sent_to)
@@ -122,29 +121,44 @@ class Watch:
                 return 0.0
         else:
             self._sent_to = ""
+        return self._longer()
+
+    def _longer(self) -> float:
+        """A pause, longer than the one before unless something has come in between."""
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, RETRY_MOST_S)
         return pause_s
 
     # -- what comes
 
     def item(self, body: bytes) -> None:
-        self._pause_s = RETRY_FIRST_S
         try:
-            out = self.place.take(events.parse_frame(body))
+            for frame in self.place.take(events.parse_frame(body)):
+                self._viewer.frame(frame)
         except Gap:  # shown there, and not here: it is asked for again
             self._drop()
-            return self._look_again(0.0)
-        for frame in out:
-            self._viewer.frame(frame)
+            return self._look_again(self._longer())
+        except Exception as error:
+            self._drop()
+            return self._fail(error)
+        self._pause_s = RETRY_FIRST_S
         return None
 
     def ended(self, error: FlotillaError | None) -> None:
         self._stream = None
         if self._link is not None and self._link.lost and self._owner is not None:
             self._ways.roster.suspect(self._owner)
-        if error is None or isinstance(error, Unavailable | Moved):
-            return self._look_again(0.0 if error is None else self._again(error))
+        if error is None:
+            return self._look_again(self._longer())
+        if isinstance(error, Unavailable | Moved):
+            return self._look_again(self._again(error))
         return self._viewer.failed(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Nobody else would ever hear of a bug on the way or in the viewer."""
+        if not isinstance(error, FlotillaError):
+            report(self, error)
+            error = FlotillaError(f"{type(error).__name__} while events were followed.", next="Connect again.")
+        self._viewer.failed(error)
 
     def _drop(self) -> None:
         stream, self._stream = self._stream, None

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
+from zlib import crc32
 
 import msgspec
 
@@ -97,12 +98,16 @@ class Customer(Client):
     pauses_s = (0.0, 0.05, 0.4)
 
     async def run(self, session: ActorId, messages: int) -> None:
-        await self.ask(session, signals.Open(agent="bank", customer=self.name))
+        await self.ask(session, signals.Open(agent=self._agent(), customer=self.name))
         for number in range(messages):
             await self._say(session, number)
             if self.chance.random() < 0.3:
                 await self._interrupt(session)
             await self.pause(self.chance.choice(self.pauses_s))
+
+    def _agent(self) -> str:
+        """One that searches or, for every third customer, one that has nothing to look up."""
+        return "chat" if crc32(self.name.encode()) % 3 == 0 else "bank"
 
     async def _say(self, session: ActorId, number: int) -> None:
         first = self._post(number)

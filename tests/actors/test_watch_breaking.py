@@ -127,7 +127,9 @@ async def test_what_no_one_can_read_ends_the_watch(reported: list[dict[str, Any]
     assert len(viewer.errors) == 1 and road.closed == 1 and reported
 
 
-async def test_a_host_that_goes_on_leaving_gaps_is_asked_less_and_less(reported: list[dict[str, Any]]) -> None:
+async def test_a_host_that_goes_on_leaving_gaps_is_asked_less_and_less(
+    reported: list[dict[str, Any]],
+) -> None:
     road = Road()
     watch, viewer = await watching(road)
     for n in range(1, 8):

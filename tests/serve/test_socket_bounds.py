@@ -227,5 +227,3 @@ async def test_one_socket_that_breaks_does_not_keep_the_others_from_being_told_o
     client.transport.closed = False
     await world.sockets.drain(0.0, 0.0)
     assert client.codes() == [1012]
-
-

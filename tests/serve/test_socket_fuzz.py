@@ -85,9 +85,7 @@ class Door:
         doors = self.doors = cast(Any, Doors(self.cluster))
         doors.log = SimpleNamespace(error=lambda event, **more: self.broken.append((event, more)))
         self.sockets = Sockets(lambda: doors)
-        serving = await asyncio.get_running_loop().create_server(
-            self._made, "127.0.0.1", 0
-        )
+        serving = await asyncio.get_running_loop().create_server(self._made, "127.0.0.1", 0)
         stack.callback(serving.close)
         self.port: int = serving.sockets[0].getsockname()[1]
         self.neighbour = await self.client("s_neighbour")
@@ -112,9 +110,7 @@ class Door:
 
     async def settled(self) -> None:
         """Only the neighbour is there, in every book."""
-        await until(
-            lambda: {len(self.sockets), len(self.state.connections), self.held, self.watched} == {1}
-        )
+        await until(lambda: {len(self.sockets), len(self.state.connections), self.held, self.watched} == {1})
         assert not self.broken, self.broken
         await self.neighbour.send('{"type": "ping"}')
         async with asyncio.timeout(PATIENCE_S):
@@ -243,7 +239,10 @@ def test_no_handshake_breaks_the_door(runner: asyncio.Runner, door: Door, data: 
 
 @quickly
 @given(
-    stream=wild.streams, cut=st.integers(0, 500), early=st.booleans(), reset=st.sampled_from([False] * 3 + [True])
+    stream=wild.streams,
+    cut=st.integers(0, 500),
+    early=st.booleans(),
+    reset=st.sampled_from([False] * 3 + [True]),
 )
 def test_no_frames_break_the_door(
     runner: asyncio.Runner, door: Door, stream: bytes, cut: int, early: bool, reset: bool

@@ -116,8 +116,25 @@ header_values = st.one_of(
 )
 places = st.one_of(
     st.sampled_from(
-        ["", "?after=0", "?after=99", "?after=x", "?after=", "?after=1&after=2", "?after=-1", "?after=0:9", "?x"]
-        + [f"?after=1:{'9' * 29}", f"?after={'9' * 32}", "?after=١", "?after=%ff", "?after=%00", "?" + "&" * 500]
+        [
+            "",
+            "?after=0",
+            "?after=99",
+            "?after=x",
+            "?after=",
+            "?after=1&after=2",
+            "?after=-1",
+            "?after=0:9",
+            "?x",
+        ]
+        + [
+            f"?after=1:{'9' * 29}",
+            f"?after={'9' * 32}",
+            "?after=١",
+            "?after=%ff",
+            "?after=%00",
+            "?" + "&" * 500,
+        ]
     ),
     st.text(st.sampled_from("0123456789:;&=%after?#"), max_size=12).map("?".__add__),
 )
@@ -170,7 +187,9 @@ def changed(data: bytes, at: int, more: bytes) -> bytes:
 
 # -- frames
 
-odd_texts = st.one_of(st.text(max_size=20), st.sampled_from(["", "\x00", "\ud83d", "\udc00x", "c-1", " ", "x" * 300]))
+odd_texts = st.one_of(
+    st.text(max_size=20), st.sampled_from(["", "\x00", "\ud83d", "\udc00x", "c-1", " ", "x" * 300])
+)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | odd_texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_texts, inner, max_size=3),
@@ -189,8 +208,12 @@ nearly_messages = st.fixed_dictionaries(
 DEEP = b"[" * 20_000
 json_texts = st.one_of(
     st.one_of(nearly_messages, anything).map(lambda value: json.dumps(value).encode()),
-    st.sampled_from([DEEP, b'{"a":' * 5_000, b'{"type":"ping","type":"message"}', b'{"type":"ping"}x', b"NaN", b""])
-    | st.sampled_from([b'{"type": "message", "id": "a", "text": "\xff"}', b"\xed\xa0\x80", b"\xef\xbb\xbf{}"]),
+    st.sampled_from(
+        [DEEP, b'{"a":' * 5_000, b'{"type":"ping","type":"message"}', b'{"type":"ping"}x', b"NaN", b""]
+    )
+    | st.sampled_from(
+        [b'{"type": "message", "id": "a", "text": "\xff"}', b"\xed\xa0\x80", b"\xef\xbb\xbf{}"]
+    ),
     st.binary(max_size=60),
 )
 closes = st.one_of(
