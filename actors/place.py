@@ -32,10 +32,21 @@ class Place:
             return self._take_delta(frame, frame.offset)
         if frame.seq <= self.after:
             return []
+        type = events.open_envelope(frame.json).type
+        before = self._unseen(frame) if self.offset and type in events.TURN_ENDS else []
         self.after = frame.seq
-        if events.open_envelope(frame.json).type in _BOUNDS:
+        if type in _BOUNDS:
             self.offset = 0
-        return [self._named(frame)]
+        return [*before, self._named(frame)]
+
+    def _unseen(self, end: Frame) -> list[Frame]:
+        """The rest of a reply whose beginning was seen, if its end comes without it: another host has recorded
+        it, and read aloud by whoever joins deltas the reply is to be whole."""
+        rest = events.rest(end.json, self.offset)
+        if rest is None:
+            return []
+        self.offset += rest.length
+        return [self._named(rest)]
 
     def _take_delta(self, frame: Frame, offset: int) -> list[Frame]:
         if offset > self.offset:

@@ -22,6 +22,8 @@ from flotilla.core.ids import new_id
 
 ROOT = Path(__file__).parents[1]
 UP_TIMEOUT_S = 300
+DIRECT_PORTS = range(30000, 31000)
+"""Where Serve's replicas listen for HTTP, unless told otherwise."""
 
 
 class OwnFleet:
@@ -104,6 +106,19 @@ class OwnFleet:
         return connect(url, additional_headers={"Authorization": "Bearer dev"}, open_timeout=30)
 
     # -- what it runs on
+
+    @property
+    def sockets_max(self) -> int:
+        """How many connections its HAProxy carries: the limit of open files decides."""
+        gateway = self.process("ServeReplica:flotilla:gateway")
+        return int(gateway.environ().get("RAY_SERVE_HAPROXY_MAXCONN", "0"))
+
+    @property
+    def gateway_url(self) -> str:
+        """The port of a gateway's own, behind HAProxy (Serve's direct ingress)."""
+        gateway = self.process("ServeReplica:flotilla:gateway")
+        ports = [c.laddr.port for c in gateway.net_connections("tcp4") if c.status == psutil.CONN_LISTEN]
+        return f"http://127.0.0.1:{next(port for port in sorted(ports) if port in DIRECT_PORTS)}"
 
     def process(self, title: str) -> psutil.Process:
         """The process whose title contains `title` (Ray names its workers by their actor)."""

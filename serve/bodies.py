@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -14,6 +15,10 @@ from flotilla.core.policy.admission import PERSON_CHARACTERS_MAX
 
 Person = Annotated[str, Field(min_length=1, max_length=PERSON_CHARACTERS_MAX, pattern=r"\S")]
 """A person by the name that the desk knows."""
+Id = Annotated[str, Field(max_length=128)]
+"""The client's own name for a message."""
+Stored = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Text that goes to PostgreSQL, which keeps no NUL."""
 
 
 class _Body(BaseModel):
@@ -41,7 +46,7 @@ def misfit(first: dict[str, Any]) -> Refused:
 
 
 class OpenSession(_Body):
-    agent: str | None = None
+    agent: str | None = Field(None, max_length=256)
     channel: str = Field("api", max_length=64)
     customer: str | None = Field(None, max_length=256)
     metadata: dict[str, Any] = {}
@@ -53,7 +58,7 @@ class OpenSession(_Body):
 
 
 class PostMessage(_Body):
-    id: str
+    id: Id
     text: str
     attachments: list[dict[str, Any]] = Field([], max_length=0, description="Not taken yet: must be empty.")
     while_talking: WhileTalking | None = Field(
@@ -73,13 +78,13 @@ class Handoff(_Body):
 
 
 class NoteBody(_Body):
-    id: str
+    id: Id
     text: str
     person: Person
 
 
 class Visit(_Body):
-    agent: str | None = None
+    agent: str | None = Field(None, max_length=256)
 
 
 class DocumentBody(_Body):
@@ -107,7 +112,7 @@ class JournalPage(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: int = Field(0, ge=0)
+    after: int = Field(0, ge=0, lt=2**63)
     limit: int = Field(100, ge=1, le=LIMITS.page_max)
     bodies: bool = False
 
@@ -127,7 +132,17 @@ def check_text(text: str, *, field: str = "text", bytes_max: int = LIMITS.messag
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:
-    check_text(msgspec.json.encode(metadata).decode(), field="metadata", bytes_max=LIMITS.metadata_bytes_max)
+    """Raises `Refused` for what the record can't keep as it came, `TooLarge` past the limit."""
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        check_text(text, field="metadata", bytes_max=LIMITS.metadata_bytes_max)
+        msgspec.msgpack.encode(metadata)
+    except (ValueError, OverflowError):
+        raise Refused(
+            "`metadata` has a number without JSON form, or of more than 64 bits.",
+            field="metadata",
+            next="Send it as text.",
+        ) from None
 
 
 def parse_place(text: str | None, *, field: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from flotilla.core.errors import FlotillaError, NotFound, Problem, Refused
+from serve import openai_errors
 from serve.bodies import misfit
 from serve.doors import doors_of
 from serve.request_ids import request_id, unsaid_id
@@ -48,24 +49,28 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        missing = NotFound(f"There is nothing at {request.url.path}.", next="See /docs.")
+        missing = NotFound(f"There is nothing at {request.scope['path']}.", next="See /docs.")
+        if request.scope["path"].startswith(openai_errors.PREFIX):
+            return openai_errors.response(missing)
         return response(missing.problem())
     if error.status_code == 400:
         problem = Refused("The body can't be read as UTF-8 JSON.", field="body", next="Send JSON in UTF-8.")
         return response(problem.problem())
     slug = str(error.detail).lower().replace(" ", "-")
-    return response(
+    answer = response(
         Problem(
             type=f"https://flotilla.dev/problems/{slug}",
             title=str(error.detail),
             status=error.status_code,
-            detail=f"{error.detail} at {request.url.path}.",
+            detail=f"{error.detail} at {request.scope['path']}.",
         )
     )
+    answer.headers.update(error.headers or {})  # `Allow`, of a 405
+    return answer
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     doors_of(request).log.error(
-        "request.broke", path=request.url.path, request_id=request_id(), exc_info=error
+        "request.broke", path=request.scope["path"], request_id=request_id(), exc_info=error
     )
     return response(FlotillaError("The request could not be answered.", next="Try again.").problem())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from starlette.responses import StreamingResponse
 
@@ -15,6 +16,14 @@ from flotilla.views import events
 from flotilla.views.events import Frame
 from serve.doors import Doors
 
+# For the OpenAPI document: 200 is a stream of events, or that or one event.
+DECLARED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+DECLARED_OR_JSON: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The finished reply, or the events of its turn.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
 Paused = Frame | None
 """An event, or nothing when there was none for a while: then the line is kept open."""
 

@@ -25,6 +25,7 @@ from benchmarks.load.screen import Screen
 from benchmarks.load.workers import Worker, Workers
 from flotilla.cli.local import Local
 
+SPARE_SOCKETS = 100  # for requests beside them
 DOCUMENTS = [
     {
         "id": "gold",
@@ -36,11 +37,14 @@ DOCUMENTS = [
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """The fleet that is put under load. `own` can be done things to; of `local`, processes can be seen."""
+    """The fleet that is put under load. `own` can be done things to; of `local`, processes can be seen. HAProxy
+    carries `sockets_max` sockets; those beyond go to the gateway's own port, `aside`."""
 
     url: str
     rpc: str
     key: str
+    aside: str = ""
+    sockets_max: int = 0
     own: OwnFleet | None = None
     local: Local | None = None
 
@@ -83,6 +87,8 @@ class Conductor:
             run=f"r{os.getpid():x}{int(time.time()):x}",  # messages of two runs never have the same id
             worker=number,
             workers=self._scenario.processes,
+            aside=self._where.aside,
+            aside_from=self._where.sockets_max,
         )
         return await Worker.start(recruit, self._screen.tick)
 
@@ -142,4 +148,16 @@ def own_fleet(scenario: Scenario, key: str = "dev") -> Where:
     except BaseException:
         fleet.down()
         raise
-    return Where(url=fleet.url, rpc=fleet.grpc, key=key, own=fleet, local=fleet.local)
+    most = fleet.sockets_max - SPARE_SOCKETS
+    aside = fleet.gateway_url if scenario.conversations > most else ""
+    if aside:
+        print(f"HAProxy has files for {most} sockets here; the others go to the gateway's own port.")
+    return Where(
+        url=fleet.url,
+        rpc=fleet.grpc,
+        key=key,
+        own=fleet,
+        local=fleet.local,
+        aside=aside,
+        sockets_max=most,
+    )

@@ -41,6 +41,7 @@ class Crowd:
         self.watch = Watch(recruit.scenario.slo.first_ms / 1000)
         self.http = Http(recruit.url, recruit.key)
         self.way = Way(recruit.url, recruit.key)
+        self._aside = Way(recruit.aside, recruit.key)
         self._library = LibraryWay(recruit.url, recruit.key)
         self._rpc = Rpc(recruit.rpc, recruit.key)
         self._chance = random.Random(f"{recruit.seed} {recruit.worker}")
@@ -97,7 +98,9 @@ class Crowd:
         raise ConnectionError(f"No session could be opened: {said}")
 
     def _door(self, conversation: Conversation) -> Door:
-        sockets = self.way.door if self._recruit.client == "lean" else self._library.door
+        recruit = self._recruit
+        way = self._aside if recruit.aside and conversation.number >= recruit.aside_from else self.way
+        sockets = way.door if recruit.client == "lean" else self._library.door
         made = (sockets, self.http.stream_door, self.http.waiting_door, self._rpc.door)
         return made[self.way_of(conversation.number)](conversation, self._lost)
 

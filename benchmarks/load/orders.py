@@ -12,7 +12,9 @@ Client = Literal["lean", "websockets"]
 
 
 class Recruit(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is. `client` is another library for the WebSockets than the chosen one, to compare."""
+    """What a worker is. WebSockets of conversations from number `aside_from` on go to the door `aside`, if there
+    is one: past what one HAProxy can carry. `client` is another library for the WebSockets than the chosen
+    one, to compare."""
 
     scenario: Scenario
     url: str
@@ -22,6 +24,8 @@ class Recruit(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     worker: int
     workers: int
+    aside: str = ""
+    aside_from: int = 0
     client: Client = "lean"
 
 

@@ -30,7 +30,7 @@ SOCKETS_MAX = 40_000
 GRPC_STREAMS_MAX = 10_000  # of one connection
 FILES_WANTED = 131_072
 # HAProxy refuses to start without this many open files for each connection, and a few for itself.
-FILES_PER_SOCKET = 2.5
+FILES_PER_SOCKET = 2.0
 FILES_SPARE = 200
 
 

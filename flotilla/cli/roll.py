@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from flotilla.cli import raynode
 from flotilla.cli.client import Client
 from flotilla.cli.local import Local
 from flotilla.cli.screen import console
-from flotilla.core.errors import FlotillaError, NotFound, Refused, Unavailable
+from flotilla.core.errors import FlotillaError, Misconfigured, NotFound, Refused, Unavailable
 
 REPLACED_WITHIN_S = 240.0
 GATEWAYS_WITHIN_S = 300.0
@@ -42,20 +43,38 @@ def _gateways() -> None:
     if run is None:
         raise NotFound("No fleet runs here.", field="FLOTILLA_HOME", next="Start one: `flotilla up`.")
     urls = {
-        "DATABASE_URL": os.environ.get("DATABASE_URL") or local.postgres.url,
-        "REDIS_URL": os.environ.get("REDIS_URL") or local.valkey.url,
+        "DATABASE_URL": _store("DATABASE_URL", embedded=run.embedded_postgres) or local.postgres.url,
+        "REDIS_URL": _store("REDIS_URL", embedded=run.embedded_valkey) or local.valkey.url,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "serve.roll"],
-        env=raynode.environment(local) | raynode.wiring(local, urls, run.ray_address),
-        capture_output=True,
-        text=True,
-        timeout=GATEWAYS_WITHIN_S,
-        check=False,
-    )
+    log = local.logs / "roll.log"
+    failed = Unavailable("The gateways could not be rolled.", next=f"See {log}.")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "serve.roll"],
+            env=raynode.environment(local) | raynode.wiring(local, urls, run.ray_address),
+            capture_output=True,
+            timeout=GATEWAYS_WITHIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        log.write_bytes((late.stdout or b"") + (late.stderr or b""))
+        raise failed from None
     if done.returncode:
-        (local.logs / "roll.log").write_text(done.stdout + done.stderr)
-        raise Unavailable("The gateways could not be rolled.", next=f"See {local.logs / 'roll.log'}.")
+        log.write_bytes(done.stdout + done.stderr)
+        raise failed
+
+
+def _store(name: str, *, embedded: bool) -> str:
+    """Its URL; "" for the fleet's own. Gateways on another store than the hosts would know no session."""
+    url = os.environ.get(name, "")
+    if embedded == (not url):
+        return url
+    how = "with its own store" if embedded else f"with another {name}"
+    raise Misconfigured(
+        f"The fleet was started {how}.",
+        field=name,
+        next=f"Unset {name}, or start the fleet again." if embedded else f"Set {name} as it was for `up`.",
+    )
 
 
 def _hosts() -> None:
@@ -71,7 +90,8 @@ def _each(path: str, up: Callable[[dict[str, Any]], bool]) -> None:
     client = Client()
     before = _names(client, path, up)
     for name in before:
-        client.call("POST", f"/v1/{path}/{quote(name, safe='')}/drain")
+        with contextlib.suppress(NotFound):  # it has gone by itself
+            client.call("POST", f"/v1/{path}/{quote(name, safe='')}/drain")
         _wait(client, path, up, name, len(before))
 
 

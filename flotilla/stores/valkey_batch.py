@@ -62,7 +62,7 @@ class Batch:
             try:
                 async with self._translated():
                     results = await self._write(batch)
-            except (Unavailable, Misconfigured) as error:
+            except Exception as error:  # a bug too: those who wait would hear of nothing for ever
                 results = [error] * len(batch)
             for waiting, result in zip(batch, results, strict=True):
                 _settle(waiting.done, result)
@@ -71,12 +71,20 @@ class Batch:
         results = await self._send(batch)
         strange = {n for n, result in enumerate(results) if isinstance(result, exceptions.NoScriptError)}
         if strange:  # it was started anew, and those that it did not know have done nothing
-            for script in {batch[n].script for n in strange}:
-                await self._client.script_load(script.text)
             again = sorted(strange)
-            for n, result in zip(again, await self._send([batch[n] for n in again]), strict=True):
+            for n, result in zip(again, await self._write_again([batch[n] for n in again]), strict=True):
                 results[n] = result
         return results
+
+    async def _write_again(self, batch: Sequence[_Waiting]) -> list[Any]:
+        """What goes wrong here is nothing to those whose script was known: theirs is done."""
+        try:
+            async with self._translated():
+                for script in {waiting.script for waiting in batch}:
+                    await self._client.script_load(script.text)
+                return await self._send(batch)
+        except (Unavailable, Misconfigured) as error:
+            return [error] * len(batch)
 
     async def _send(self, batch: Sequence[_Waiting]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)

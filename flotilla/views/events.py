@@ -102,6 +102,28 @@ def rewound(seq: int, turn: str, offset: int) -> Frame:
     return Frame(seq, offset, 0, json)
 
 
+class _Said(msgspec.Struct, frozen=True):
+    text: str = ""
+
+
+class _End(msgspec.Struct, frozen=True):
+    turn: str
+    data: _Said
+
+
+_open_end = msgspec.json.Decoder(_End).decode
+
+
+def rest(end: bytes, offset: int) -> Frame | None:
+    """What the end of a turn says of its text behind `offset` characters, as the delta that it would have been."""
+    said = _open_end(end)
+    text = said.data.text[offset:]
+    if not text:
+        return None
+    seq = int(said.turn.rpartition("-")[2])  # a turn is named after its first message
+    return parse_frame(delta_frame(seq, said.turn, offset, text))
+
+
 def parse_frame(frame: bytes) -> Frame:
     header, _, json = frame.partition(b"\n")
     numbers = [int(number) for number in header.split(b":")]

@@ -13,11 +13,10 @@ from typing import Any, Literal, TypeVar
 from flotilla.core.access import Quotas
 from flotilla.core.api_keys import KeyLimits
 from flotilla.core.clock import Clock
-from flotilla.core.errors import LimitReached
 from flotilla.core.ids import new_id
 from flotilla.core.limits import LIMITS
 from flotilla.core.policy.gcra import Quota
-from serve.limits.bucket import Bucket, LimitHit, Standing
+from serve.limits.bucket import Bucket, Standing
 from serve.limits.fallback import Fallback
 from serve.limits.slots import Slots
 from serve.principals import Principal
@@ -73,7 +72,7 @@ class RateLimits:
             try:
                 if not bucket.take_now():
                     await bucket.take()
-            except LimitHit:
+            except BaseException:
                 for one in buckets[:at]:
                     one.give_back()
                 raise
@@ -94,7 +93,7 @@ class RateLimits:
         for slots in self._slots_of(name, who):
             try:
                 await slots.enter()
-            except LimitReached:
+            except BaseException:  # also who hangs up while it waits
                 _leave(entered)
                 raise
             entered.append(slots)

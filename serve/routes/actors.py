@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from actors.inspection import Listed
 from actors.overview import HostSeen
@@ -27,6 +27,7 @@ from flotilla.core.limits import LIMITS
 from flotilla.views.events import stamp
 from serve.auth import Principal, needs
 from serve.bodies import JournalPage, MoveBody
+from serve.bodies import Stored as StoredText
 from serve.doors import Doors, doors_of
 from serve.routes.sessions import json
 
@@ -37,6 +38,7 @@ Writer = Annotated[Principal, needs("actors:write")]
 Operator = Annotated[Principal, needs("operator")]
 
 LAST_FACTS = 10
+LetterId = Annotated[StoredText, Path(max_length=128)]
 Limit = Annotated[int, Query(ge=1, le=LIMITS.page_max)]
 
 
@@ -177,7 +179,7 @@ def _letter(letter: Letter) -> dict[str, Any]:
 
 
 @router.post("/letters/{id}/replay")
-async def replay(request: Request, who: Writer, id: str) -> Response:
+async def replay(request: Request, who: Writer, id: LetterId) -> Response:
     """Sends its message to its actor again. Once the actor has taken it the letter is gone; else it stays
     and the problem says why."""
     doors = doors_of(request)
@@ -203,8 +205,8 @@ def _stays(letter: Letter, error: FlotillaError) -> FlotillaError:
     return error_of(msgspec.structs.replace(error.problem(), detail=said, next=next))
 
 
-@router.delete("/letters/{id}")
-async def discard(request: Request, who: Writer, id: str) -> Response:
+@router.delete("/letters/{id}", status_code=204)
+async def discard(request: Request, who: Writer, id: LetterId) -> Response:
     letters = await doors_of(request).letters()
     if await letters.remove(who.tenant, id) is None:
         raise _no_letter(id)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from actors.inspection import Status
@@ -65,7 +66,7 @@ async def _say(ping: Callable[[], Awaitable[None]]) -> str:
     return "ok"
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Of this gateway, and of all hosts and replicas that answer within a second."""
     doors = doors_of(request)

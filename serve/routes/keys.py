@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from flotilla.core.api_keys import IssuedKey, KeyLimits, NewSecret, new_key_id
@@ -17,6 +17,7 @@ from flotilla.core.scopes import OF_A_TENANT, check_scopes
 from flotilla.core.versions import FLEET
 from flotilla.views.events import stamp
 from serve.auth import Principal, needs
+from serve.bodies import Stored
 from serve.doors import Doors, doors_of
 from serve.routes.sessions import json
 
@@ -26,6 +27,7 @@ Reader = Annotated[Principal, needs("keys:read")]
 Writer = Annotated[Principal, needs("keys:write")]
 YEARS_MAX_S = 10 * 365 * 24 * 3600
 GRACE_MAX_S = 30 * 24 * 3600
+KeyId = Annotated[Stored, Path(max_length=128)]
 TenantName = Annotated[str | None, Query(max_length=128, description="Another tenant; for operators.")]
 
 
@@ -48,7 +50,9 @@ class LimitsBody(BaseModel):
 class CreateKey(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"\S", description="What it is for.")
+    name: str = Field(
+        min_length=1, max_length=128, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$", description="What it is for."
+    )
     scopes: list[str] = Field(
         [], max_length=64, description="What it may do; all of a tenant's that yours may, if empty."
     )
@@ -93,7 +97,7 @@ async def list_keys(
     who: Reader,
     *,
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = 50,
-    cursor: str | None = None,
+    cursor: Annotated[Stored | None, Query(max_length=128)] = None,
     tenant: TenantName = None,
 ) -> Response:
     """Newest first, without their secrets. `next` is the cursor of the page after this one, null on the last."""
@@ -104,13 +108,13 @@ async def list_keys(
 
 
 @router.get("/{key}")
-async def show_key(request: Request, who: Reader, key: str, tenant: TenantName = None) -> Response:
+async def show_key(request: Request, who: Reader, key: KeyId, tenant: TenantName = None) -> Response:
     return json(_view(await _read(doors_of(request), _tenant(who, tenant), key)))
 
 
 @router.post("/{key}/rotate")
 async def rotate_key(
-    request: Request, who: Writer, key: str, body: RotateKey, tenant: TenantName = None
+    request: Request, who: Writer, key: KeyId, body: RotateKey, tenant: TenantName = None
 ) -> Response:
     """Another secret for the key, shown this once. The one before goes on for `grace_s`; one before that
     ends now."""
@@ -127,7 +131,7 @@ async def rotate_key(
 
 
 @router.delete("/{key}")
-async def revoke_key(request: Request, who: Writer, key: str, tenant: TenantName = None) -> Response:
+async def revoke_key(request: Request, who: Writer, key: KeyId, tenant: TenantName = None) -> Response:
     """Refused everywhere from now on, and what it has open is closed; so it is with the tokens that it
     vouches for. `note` says so if the gateways can't be told: then it takes them up to half a minute."""
     doors = doors_of(request)

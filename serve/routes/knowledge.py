@@ -35,7 +35,7 @@ async def list_documents(request: Request, who: Reader, collection: str) -> Resp
     return json({"documents": await doors_of(request).knowledge.documents(who.tenant, collection)})
 
 
-@router.delete("/documents/{document:path}")
+@router.delete("/documents/{document:path}", status_code=204)
 async def remove_document(request: Request, who: Writer, collection: str, document: str) -> Response:
     """When this answers, no search finds the document's text any more."""
     if not await doors_of(request).knowledge.remove(who.tenant, collection, document):

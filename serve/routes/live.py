@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response, WebSocket
+from starlette.responses import StreamingResponse
 
 from flotilla.core.errors import FlotillaError
 from serve import auth, streams
@@ -20,7 +21,7 @@ from serve.sockets.conversation import Conversation
 router = APIRouter(prefix="/v1/sessions", tags=["live"])
 
 
-@router.get("/{session}/stream")
+@router.get("/{session}/stream", response_class=StreamingResponse, responses=streams.DECLARED)
 async def stream(
     request: Request,
     who: Annotated[Principal, needs("conversations:read", visitors=True)],

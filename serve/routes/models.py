@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.responses import StreamingResponse
 
 from flotilla.core import swap_facts as swaps
 from flotilla.core.errors import FlotillaError, Refused, Unavailable
@@ -129,7 +130,7 @@ def _recent(request: Request) -> Recent:
     return state.recent_figures
 
 
-@router.get("/{model}/events")
+@router.get("/{model}/events", response_class=StreamingResponse, responses=streams.DECLARED)
 async def stream_events(
     request: Request,
     who: Reader,

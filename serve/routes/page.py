@@ -40,10 +40,9 @@ async def models() -> Response:
 
 @router.get("/web/{name}", include_in_schema=False)
 async def file(name: str) -> Response:
-    path = FOLDER / name
-    if path.parent != FOLDER or name.startswith(".") or not path.is_file():
+    if name not in {path.name for path in FOLDER.iterdir() if path.is_file() and path.name[0] != "."}:
         raise NotFound(f"There is no file {name!r}.")
-    return FileResponse(path, headers=_HEADERS)
+    return FileResponse(FOLDER / name, headers=_HEADERS)
 
 
 @router.post("/v1/web/visits", status_code=201)

@@ -20,7 +20,7 @@ from flotilla.views import events
 from flotilla.views.sessions import listed, recorded
 from serve import auth, posting, streams
 from serve.auth import Principal, needs
-from serve.bodies import Handoff, NoteBody, OpenSession, PostMessage, check_metadata, check_text
+from serve.bodies import Handoff, NoteBody, OpenSession, PostMessage, Stored, check_metadata, check_text
 from serve.doors import Doors, doors_of
 from serve.limits.guarded import guarded
 from serve.limits.headers import limited
@@ -90,7 +90,7 @@ async def list_sessions(
     request: Request,
     who: Annotated[Principal, needs("conversations:read")],
     limit: Annotated[int, Query(ge=1, le=LIMITS.page_max)] = 50,
-    cursor: str | None = None,
+    cursor: Annotated[Stored | None, Query(max_length=128)] = None,
 ) -> Response:
     """Newest first. `next` is the cursor of the page after this one, null on the last."""
     journal = await doors_of(request).journal()
@@ -130,7 +130,7 @@ async def interrupt(request: Request, who: Writer, session: str) -> Response:
     return json(await doors_of(request).fleet.ask(who.actor(session), signals.Interrupt()))
 
 
-@router.post("/{session}/messages", status_code=202)
+@router.post("/{session}/messages", status_code=202, responses=streams.DECLARED_OR_JSON)
 async def post_message(
     request: Request, who: Writer, session: str, body: PostMessage, wait: bool = False
 ) -> Response:

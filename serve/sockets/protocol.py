@@ -155,14 +155,14 @@ class SocketProtocol(asyncio.Protocol):
             return
         if frame.opcode is not Opcode.CONT:
             self._binary = frame.opcode is Opcode.BINARY
-        if frame.fin and self._part is None:
-            return self._on_message(frame.data)
-        # In one piece: empty fragments cost nothing to send, and must cost nothing to keep.
-        part = self._part = bytearray() if self._part is None else self._part
-        part += frame.data
+        data = frame.data
+        if not frame.fin or self._part is not None:
+            # In one piece: empty fragments cost nothing to send, and must cost nothing to keep.
+            data = self._part = bytearray() if self._part is None else self._part
+            data += frame.data
         if frame.fin:
             self._part = None
-            self._on_message(part)
+            self._on_message(data)
 
     def _on_message(self, data: BytesLike) -> None:
         if self._binary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator
 
 from hypothesis import given
@@ -47,7 +48,7 @@ async def test_the_text_is_whole_and_nothing_comes_too_soon(gaps: list[float], a
     assert parts[-1][1] == END
     if pieces:
         assert pieces[0][0] == gaps[0] and pieces[0][1].text == "0 " and pieces[0][1].model == "m@1"
-    spread = [later - at for (at, _), (later, _) in zip(pieces, pieces[1:], strict=False)]
+    spread = [later - at for (at, _), (later, _) in itertools.pairwise(pieces)]
     assert all(gap >= apart_for_s - 1e-9 for gap in spread[:-1])  # the last may come with the end
 
 
@@ -57,7 +58,7 @@ async def test_slow_engines_are_not_held_back() -> None:
 
 
 def test_a_host_asks_for_fewer_pieces_the_more_replies_it_has() -> None:
-    asked = [apart_s(replies) for replies in range(0, 1000)]
+    asked = [apart_s(replies) for replies in range(1000)]
     assert asked[0] == asked[10] == 0.0  # as they come
     assert all(one == 0.0 or APART_LEAST_S <= one <= APART_MOST_S for one in asked)
     assert asked == sorted(asked) and asked[-1] == APART_MOST_S

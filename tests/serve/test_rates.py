@@ -294,3 +294,25 @@ async def test_two_gateways_share_a_limit_in_a_real_valkey(valkey_store: Valkey)
     assert 0.9 * allowed <= through <= allowed + 1
     for client in clients:
         await client.aclose()
+
+
+async def test_who_hangs_up_while_it_waits_for_a_slot_leaves_none_behind() -> None:
+    clock = Hands()
+
+    class Slow(MemoryQuotas):
+        slow = True
+
+        async def hold(self, subject: str, holder: str, *, used: int, wanted: int, most: int) -> Held:
+            if "tenant" in subject and self.slow:
+                await asyncio.Event().wait()
+            return await super().hold(subject, holder, used=used, wanted=wanted, most=most)
+
+    quotas = Slow(clock)
+    (gate,) = gates(limited(keys=KeyLimits(sockets=1), sockets=2), quotas, clock)
+    entering = asyncio.create_task(gate.socket(WHO))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    entering.cancel()
+    await asyncio.wait([entering])
+    quotas.slow = False
+    await gate.socket(WHO)

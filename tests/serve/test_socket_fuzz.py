@@ -20,7 +20,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
-from flotilla.core.limits import LIMITS
 from serve.sockets.open import Sockets
 from serve.sockets.protocol import SocketProtocol
 from tests.actors.cluster import FAST, Cluster

@@ -81,8 +81,21 @@ def handshake(
 
 latin = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
 header_names = st.sampled_from(
-    "Host Upgrade Connection Sec-WebSocket-Key Sec-WebSocket-Version Sec-WebSocket-Protocol "
-    "Sec-WebSocket-Extensions Authorization Origin Cookie Content-Length X-Request-Id traceparent".split()
+    [
+        "Host",
+        "Upgrade",
+        "Connection",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Version",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Extensions",
+        "Authorization",
+        "Origin",
+        "Cookie",
+        "Content-Length",
+        "X-Request-Id",
+        "traceparent",
+    ]
 )
 header_values = st.one_of(
     latin,
