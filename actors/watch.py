@@ -157,7 +157,9 @@ class Watch:
         """Nobody else would ever hear of a bug on the way or in the viewer."""
         if not isinstance(error, FlotillaError):
             report(self, error)
-            error = FlotillaError(f"{type(error).__name__} while events were followed.", next="Connect again.")
+            error = FlotillaError(
+                f"{type(error).__name__} while events were followed.", next="Connect again."
+            )
         self._viewer.failed(error)
 
     def _drop(self) -> None:

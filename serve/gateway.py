@@ -52,7 +52,9 @@ def _take_upgrades(sockets: Sockets) -> None:
 
 
 def _go(app: FastAPI, sockets: Sockets) -> None:
-    doors: Doors = app.state.doors
+    doors: Doors | None = getattr(app.state, "doors", None)
+    if doors is None:  # it never came to anything, and Serve ends it all the same
+        return
     doors.log.info("gateway.going", sockets=len(sockets))
     sockets.spawn(sockets.drain(DEREGISTERED_S, SPREAD_S))
     doors.going.begin()

@@ -15,7 +15,7 @@ import typer
 
 from flotilla.cli import raynode
 from flotilla.cli.client import Client
-from flotilla.cli.local import Local
+from flotilla.cli.local import Local, Run
 from flotilla.cli.screen import console
 from flotilla.core.errors import FlotillaError, Misconfigured, NotFound, Refused, Unavailable
 
@@ -28,7 +28,7 @@ def roll(
     what: Annotated[list[str], typer.Argument(metavar="gateways|hosts|models …", help="In this order.")],
 ) -> None:
     """Replace gateways, hosts or model replicas one by one, with what lies on the disk now. Wants an
-    operator's key. Gateways take the settings of this environment, too."""
+    operator's key. Gateways take the settings of this environment, too, but for where they listen."""
     for kind in what:
         if kind not in _ROLLS:
             raise Refused(f"Nothing is called {kind!r}.", field="WHAT", next=f"Choose {', '.join(_ROLLS)}.")
@@ -51,7 +51,7 @@ def _gateways() -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "serve.roll"],
-            env=raynode.environment(local) | raynode.wiring(local, urls, run.ray_address),
+            env=raynode.environment(local) | raynode.wiring(local, urls, run.ray_address) | _addresses(run),
             capture_output=True,
             timeout=GATEWAYS_WITHIN_S,
             check=False,
@@ -62,6 +62,16 @@ def _gateways() -> None:
     if done.returncode:
         log.write_bytes(done.stdout + done.stderr)
         raise failed
+
+
+def _addresses(run: Run) -> dict[str, str]:
+    """Serve goes on listening there. Gateways that believed they were on loopback would take the key `dev`."""
+    bind, _, port = run.address.removeprefix("http://").rpartition(":")
+    return {
+        "FLOTILLA_BIND": bind,
+        "FLOTILLA_PORT": port,
+        "FLOTILLA_GRPC_PORT": run.grpc.rpartition(":")[2] or "0",
+    }
 
 
 def _store(name: str, *, embedded: bool) -> str:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import asyncpg
 
-from flotilla.core.errors import Conflict, Erased, FlotillaError, Misconfigured, Unavailable
+from flotilla.core.errors import Conflict, Erased, FlotillaError, Misconfigured, Refused, Unavailable
 
 Pool = asyncpg.Pool
 Record = asyncpg.Record
@@ -48,6 +48,11 @@ def _raised(error: asyncpg.PostgresError) -> FlotillaError:
             return erased()
         case "FL003":
             return Conflict("The reminder has fired already, or was changed.")
+        case state if state.startswith("22"):  # a NUL in a text, a number out of range
+            return Refused(
+                "This has a character or a number that can't be recorded.",
+                next="Send no NUL characters, and no numbers past 64 bits.",
+            )
         case _:
             return FlotillaError(f"PostgreSQL refused a statement: {error}")
 

@@ -27,7 +27,10 @@ class AsgiEnd:
         if self._close is None:
             self._out.append(json.decode())
             self._arrived.set()
-        return len(self._out) < LIMITS.link_window_items // 2
+        ready = len(self._out) < LIMITS.link_window_items // 2
+        if not ready:
+            self.hold()  # who doesn't read is not read: each ping would add a pong to what waits
+        return ready
 
     def close(self, code: int, reason: str = "") -> None:
         self._close = self._close or (code, reason)
@@ -59,6 +62,8 @@ class AsgiEnd:
                     await self._ws.send_text(self._out.popleft())
                 if conversation is not None:
                     conversation.caught_up()
+                    if not conversation.full:
+                        self.go_on()
                 if self._close is not None:
                     return await self._ws.close(*self._close)
                 self._arrived.clear()

@@ -83,9 +83,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         await one.written.wait()
 
     monkeypatch.setattr(recording, "record", record)
-    monkeypatch.setattr(recording, "snapshot_soon", lambda _: None)
+    monkeypatch.setattr(recording, "snapshot_soon", _nothing)
     assert performing.recording is recording
     return one
+
+
+def _nothing(_: Any) -> None:
+    return None
 
 
 RECORD = Record(facts=(), unfinished=True)

@@ -53,7 +53,7 @@ class Road:
         self.closed = 0
         self.pauses: list[float] = []
         self.clock = self
-        self.roster = SimpleNamespace(suspect=lambda _: None)
+        self.roster = self
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -72,11 +72,16 @@ class Road:
 
     def tap(self, method: str, body: bytes, sink: Any) -> Any:
         self.sinks.append(sink)
-        source: Any = SimpleNamespace(grant=lambda *_: None, untap=self._untap)
-        return Tap(source, len(self.sinks), sink)
+        return Tap(self, len(self.sinks), sink)
 
-    def _untap(self, _: int) -> None:
+    def grant(self, stream: int, items: int) -> None:
+        pass
+
+    def untap(self, stream: int) -> None:
         self.closed += 1
+
+    def suspect(self, member: Any) -> None:
+        pass
 
 
 async def watching(road: Road) -> tuple[Watch, Viewer]:

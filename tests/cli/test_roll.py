@@ -11,6 +11,7 @@ import pytest
 from flotilla.cli import roll
 from flotilla.cli.local import Local, Run
 from flotilla.core.errors import FlotillaError, Misconfigured, NotFound, Refused, Unavailable
+from serve.settings import read_settings
 
 STORES = {"DATABASE_URL": "postgresql://elsewhere/db", "REDIS_URL": "redis://elsewhere"}
 
@@ -28,17 +29,22 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, A
         return subprocess.CompletedProcess(command, 0, b"", b"")
 
     monkeypatch.setattr(roll.subprocess, "run", run)
-    monkeypatch.setattr(roll.raynode, "environment", lambda _: {})
+    monkeypatch.setattr(roll.raynode, "environment", _environment)
     return found
 
 
-def up(*, embedded: bool) -> None:
+def _environment(_: Local) -> dict[str, str]:
+    return {}
+
+
+def up(*, embedded: bool, bind: str = "127.0.0.1") -> None:
     local = Local()
     local.logs.mkdir(parents=True, exist_ok=True)
     local.remember(
         Run(
             name=local.name,
-            address="http://127.0.0.1:1",
+            address=f"http://{bind}:8080",
+            grpc=f"{bind}:8090",
             ray_address="127.0.0.1:2",
             embedded_postgres=embedded,
             embedded_valkey=embedded,
@@ -73,6 +79,21 @@ def test_nor_from_the_fleets_own_stores_to_others(
     with pytest.raises(Misconfigured) as refused:
         roll.roll(["gateways"])
     assert refused.value.field == set and not started
+
+
+def test_gateways_believe_that_they_listen_where_they_do(
+    started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serve goes on listening where `up` had it. A gateway that believed it was on loopback would take the key
+    `dev` from anybody."""
+    up(embedded=True, bind="0.0.0.0")
+    for name in ("FLOTILLA_BIND", "FLOTILLA_PORT", "FLOTILLA_GRPC_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    roll.roll(["gateways"])
+    environ = started[0]["env"]
+    assert environ["FLOTILLA_BIND"] == "0.0.0.0"
+    assert (environ["FLOTILLA_PORT"], environ["FLOTILLA_GRPC_PORT"]) == ("8080", "8090")
+    assert not read_settings(environ).on_loopback
 
 
 def test_gateways_that_do_not_come_are_an_error_with_a_log(

@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from flotilla.core.errors import Unauthenticated
 from flotilla.core.limits import LIMITS
+from serve import gateway
 from serve.principals import Principal
 from serve.sockets.protocol import SocketProtocol
 from tests.serve.test_sockets import World, message
@@ -94,8 +96,12 @@ class Client:
 async def world() -> AsyncGenerator[World]:
     one = World()
     log: Any = one.sockets.doors.log
-    log.error = lambda *_, **__: None
+    log.error = _unsaid
     yield one
+
+
+def _unsaid(*_: Any, **__: Any) -> None:
+    return None
 
 
 async def begun(world: World, key: str = "good") -> Client:
@@ -181,7 +187,7 @@ async def test_a_beginning_that_fails_half_way_leaves_nothing_and_is_said(world:
 
     world.fleet.watch = broken  # type: ignore[method-assign]
     client = Client(world)
-    await world.until(lambda: client.codes())
+    await world.until(client.codes)
     assert client.codes() == [1011]
     assert world.guards.open == 0 and not world.guards.revoked
 
@@ -227,3 +233,9 @@ async def test_one_socket_that_breaks_does_not_keep_the_others_from_being_told_o
     client.transport.closed = False
     await world.sockets.drain(0.0, 0.0)
     assert client.codes() == [1012]
+
+
+async def test_a_gateway_that_never_began_has_nothing_to_let_go(world: World) -> None:
+    """Serve would not be able to end it if this failed."""
+    gateway._go(FastAPI(), world.sockets)  # type: ignore[reportPrivateUsage]
+    assert not world.sockets.draining

@@ -240,13 +240,12 @@ def test_no_handshake_breaks_the_door(runner: asyncio.Runner, door: Door, data: 
 @given(
     stream=wild.streams,
     cut=st.integers(0, 500),
-    early=st.booleans(),
-    reset=st.sampled_from([False] * 3 + [True]),
+    manner=st.sampled_from([{}, {}, {"early": True}, {"reset": True}]),
 )
 def test_no_frames_break_the_door(
-    runner: asyncio.Runner, door: Door, stream: bytes, cut: int, early: bool, reset: bool
+    runner: asyncio.Runner, door: Door, *, stream: bytes, cut: int, manner: dict[str, bool]
 ) -> None:
     pieces = [wild.handshake(PATH), stream[:cut], stream[cut:]]
-    answer = runner.run(say(door, *pieces, early=early, reset=reset))
+    answer = runner.run(say(door, *pieces, **manner))
     assert 500 not in problems(check_answer(answer)), answer
     runner.run(door.settled())

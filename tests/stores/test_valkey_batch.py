@@ -82,7 +82,8 @@ async def test_what_was_done_stays_done_if_a_script_can_not_be_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [exceptions.DataError("None is no word"), RuntimeError("a bug"), exceptions.ConnectionError("gone")]
+    "error",
+    [exceptions.DataError("None is no word"), RuntimeError("a bug"), exceptions.ConnectionError("gone")],
 )
 async def test_nobody_waits_for_ever_whatever_breaks(error: Exception) -> None:
     server, batch = made()
