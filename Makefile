@@ -23,8 +23,9 @@ test:            ## every check and test
 	@scripts/setup dev
 	@scripts/test
 
-soak:            ## everything dies at random under load, for MINUTES (20), from SEED
+soak:            ## the doors under wild requests; then everything dies at random under load, for MINUTES (20), from SEED
 	@scripts/setup dev
+	@FLOTILLA_FUZZ_CASES=200 FLOTILLA_FUZZ_SEED=$(or $(SEED),0) python -m pytest -q tests/serve/test_socket_fuzz.py tests/cluster/test_fuzz_doors.py
 	@python -m benchmarks.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 bench:           ## every benchmark, into benchmarks/out/*.json, and the load tests' short set with its pages

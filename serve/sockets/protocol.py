@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidState
-from websockets.frames import BytesLike, Frame, Opcode
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
+from websockets.typing import BytesLike
 
 from flotilla.core.errors import FlotillaError
 from flotilla.core.limits import LIMITS

@@ -88,11 +88,14 @@ async def test_streams_leave_notes_out_for_visitors_and_their_ids_go_on(gateway:
     await gateway.desk.post(
         f"/v1/sessions/{session}/messages?wait=true", json={"id": "c-2", "text": QUESTION}
     )
-    await gateway.desk.delete(f"/v1/sessions/{session}")
     path = f"/v1/sessions/{session}/stream"
-    async with gateway.visitor(session) as visitor:
-        seen = (await visitor.get(path)).text
-        rest = (await visitor.get(path, headers={"Last-Event-ID": "2"})).text
+    async with (
+        gateway.visitor(session) as visitor,
+        visitor.stream("GET", path) as whole,
+        visitor.stream("GET", path, headers={"Last-Event-ID": "2"}) as later,
+    ):
+        await gateway.desk.delete(f"/v1/sessions/{session}")  # from now on its token opens nothing
+        seen, rest = [(await answer.aread()).decode() for answer in (whole, later)]
     assert "note.added" not in seen and types(events(seen))[2:4] == ["handoff.accepted", "message.accepted"]
     ids = [line[4:] for line in seen.splitlines() if line.startswith("id: ") and ":" not in line[4:]]
     assert ids[:3] == ["1", "2", "4"] and len(set(ids)) == len(ids)

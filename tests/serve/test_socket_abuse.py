@@ -149,7 +149,11 @@ async def test_a_bug_at_the_beginning_leaves_no_socket_that_nobody_listens_to(wo
 
     doors: Any = world.sockets.doors
     logged: list[str] = []
-    doors.keys, doors.log = SimpleNamespace(of=broken), SimpleNamespace(error=lambda e, **_: logged.append(e))
+
+    def log(event: str, **_: Any) -> None:
+        logged.append(event)
+
+    doors.keys, doors.log = SimpleNamespace(of=broken), SimpleNamespace(error=log)
     assert await close_code(await world.connect()) == 1011
     assert logged == ["socket.not_begun"]
     await world.until(lambda: not world.sockets)

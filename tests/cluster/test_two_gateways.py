@@ -1,4 +1,4 @@
-"""Keys on a real fleet with two gateways: made, used, rotated, revoked; on HTTP, SSE and an open WebSocket."""
+"""A real fleet with two gateways: keys that are made, used, rotated, revoked; limits of both; and gateways that go."""
 
 from __future__ import annotations
 
@@ -138,3 +138,94 @@ def test_no_secret_is_in_any_log_of_the_fleet(pair: TestFleet) -> None:
         text = path.read_text(errors="replace")
         for secret in SECRETS:
             assert secret[40:] not in text, path
+
+
+# -- gateways that go
+
+
+class Reader:
+    """Reads a session's stream for as long as it lasts, and comes back to where it was."""
+
+    def __init__(self, fleet: TestFleet, session: str) -> None:
+        self._fleet, self._session = fleet, session
+        self.text = ""
+        self.torn: list[tuple[str, str]] = []
+        self.completed: list[str] = []
+        self.connections = 0
+        self.stopped = False
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        place = "0"
+        while not self.stopped:
+            self.connections += 1
+            headers = bearer("dev") | {"Last-Event-ID": place}
+            with httpx2.Client(base_url=self._fleet.url, headers=headers, timeout=20) as client:
+                try:
+                    with client.stream("GET", f"/v1/sessions/{self._session}/stream") as answer:
+                        place = self._read(answer, place)
+                except httpx2.TransportError:
+                    time.sleep(0.2)
+
+    def _read(self, answer: httpx2.Response, place: str) -> str:
+        for line in answer.iter_lines():
+            if line.startswith("id: "):
+                place = line[4:]
+            elif line.startswith("data: "):
+                self._take(json.loads(line[6:]))
+            if self.stopped:
+                break
+        return place
+
+    def _take(self, event: dict[str, Any]) -> None:
+        """The deltas of a reply join to it: no gap, nothing doubled. Of one that was over before the reader came
+        back the record alone is told."""
+        data = event["data"]
+        if event["type"] == "reply.delta":
+            if data["offset"] != len(self.text):
+                self.torn.append((self.text, data["text"]))
+            self.text += data["text"]
+        elif event["type"] == "reply.completed":
+            if self.text not in ("", data["text"]):
+                self.torn.append((self.text, data["text"]))
+            self.completed.append(data["text"])
+            self.text = ""
+
+
+def test_gateways_are_rolled_and_nobody_misses_a_word(pair: TestFleet) -> None:
+    session = pair.session("chat")
+    codes: list[tuple[int, float]] = []
+    sockets = [opened(pair, session, "dev") for _ in range(6)]
+    watching = [threading.Thread(target=watch, args=(one, codes)) for one in sockets]
+    reader = Reader(pair, session)
+    rolling = threading.Thread(target=pair.flotilla, args=("roll", "gateways"))
+    before = pair.process("ServeReplica:flotilla:gateway").pid
+    for thread in (*watching, rolling):
+        thread.start()
+    asked = 0
+    while rolling.is_alive() or asked < 5:  # a turn after the other, over whichever gateway answers
+        reply = _ask(pair, session, f"m-{asked}")
+        assert reply["type"] == "reply.completed", reply
+        asked += 1
+    for thread in watching:
+        thread.join(timeout=60)
+    until = time.monotonic() + 20
+    while len(reader.completed) < asked and time.monotonic() < until:
+        time.sleep(0.05)
+    reader.stopped = True
+    _ask(pair, session, "last")  # so that it has something to read
+    reader.thread.join(timeout=30)
+    assert {code for code, _ in codes} == {1012} and len(codes) == len(sockets)
+    assert reader.connections > 1 and len(reader.completed) >= asked and not reader.torn
+    assert before not in [p.pid for p in pair.local.processes()]
+
+
+def _ask(fleet: TestFleet, session: str, id: str) -> dict[str, Any]:
+    """On a connection of its own. Nothing is tried again: no turn is to fail."""
+    with httpx2.Client(base_url=fleet.url, headers=bearer("dev"), timeout=60) as client:
+        answer = client.post(
+            f"/v1/sessions/{session}/messages?wait=true", json={"id": id, "text": "Please go on."}
+        )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
