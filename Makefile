@@ -30,7 +30,7 @@ soak:            ## the doors under wild requests; then everything dies at rando
 
 bench:           ## every benchmark, into benchmarks/out/*.json, and the load tests' short set with its pages
 	@scripts/setup dev
-	@for name in sizes links messages density durable fairness overload limits reminders rebalance failover simulate retrieval turn models affinity replicas embedding swaps real_swap adapters peers; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
+	@for name in sizes links messages density durable fairness overload limits reminders rebalance failover simulate retrieval turn ingress models affinity replicas embedding swaps real_swap adapters peers; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
 	@for name in $(LOADS); do python -m benchmarks.load run $$name --short --name $$name-short; [ $$? -le 1 ] || exit 1; python -m benchmarks.reporting $$name-short || true; done
 
 screenshot:      ## the picture of the README, taken by the test of the page
