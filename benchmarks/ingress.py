@@ -51,7 +51,7 @@ def _health(fleet: OwnFleet) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__ or "")
+    options = arguments("ingress", "HAProxy beside the proxy of Serve.").parse_args()
     count = 200 if options.quick else 1000
     haproxy, proxy = (measure(mode, count) for mode in MODES)
     results = [
@@ -67,7 +67,7 @@ def main() -> None:
         for name in haproxy
         for at in (50, 95)
     ]
-    report("ingress", results, options)
+    report("ingress", results, options.json)
 
 
 if __name__ == "__main__":
