@@ -68,21 +68,25 @@ def of_resources(resources: Columns, legend: Sequence[Mapping[str, Any]]) -> dic
     return found
 
 
+HOPS = ("queued", "retrieval", "prompt", "first_token", "generation")
+"""Of `reply.completed.timing`: together they are the time from the message to the last of its text."""
+
+
 def agreement(turns: Columns) -> dict[str, float]:
-    """What clients measured of finished turns (sent to end) beside what the fleet says (`timing.total`):
-    medians, and the median of the ratio of each turn; `shown_ratio` with the last of the text for the end."""
+    """What clients measured of finished turns, from sending to the last text, beside the sum of what the fleet
+    says: medians, and the median of each turn's ratio. `ended_ratio` is that from sending to `reply.completed`
+    over `timing.total`: the fleet writes that down before it commits it, so the commit is the client's alone."""
     done = (turns["outcome"] == COMPLETED) & (turns["total"] > 0)
-    client_ms = (turns["end_s"] - turns["sent_s"])[done] * 1000
-    server_ms = turns["total"][done]
-    if not len(server_ms):
-        return {"client_ms": NONE, "server_ms": NONE, "ratio": NONE, "shown_ratio": NONE}
-    ratio = np.median(client_ms / server_ms)
+    said_ms = sum((turns[hop][done] for hop in HOPS), np.zeros(int(done.sum())))
+    if not len(said_ms):
+        return {"client_ms": NONE, "server_ms": NONE, "ratio": NONE, "ended_ratio": NONE}
     shown_ms = (turns["last_s"] - turns["sent_s"])[done] * 1000
+    ended_ms = (turns["end_s"] - turns["sent_s"])[done] * 1000
     return {
-        "client_ms": round(float(np.median(client_ms)), 3),
-        "server_ms": round(float(np.median(server_ms)), 3),
-        "ratio": round(float(ratio), 5),
-        "shown_ratio": round(percentile(shown_ms / server_ms, 50), 5),
+        "client_ms": round(percentile(shown_ms, 50), 3),
+        "server_ms": round(percentile(said_ms, 50), 3),
+        "ratio": round(percentile(shown_ms / said_ms, 50), 5),
+        "ended_ratio": round(percentile(ended_ms / turns["total"][done], 50), 5),
     }
 
 

@@ -52,7 +52,10 @@ def test_deltas_join_to_the_whole_text_though_the_last_of_them_never_came(
 
 def test_a_reader_that_resumes_in_the_middle_gets_the_rest_in_front_of_the_end() -> None:
     out = Place(8, 4).take(durable(9, "reply.interrupted", text="Hello"))
-    assert [json.loads(frame.json)["data"] for frame in out] == [{"offset": 4, "text": "o"}, {"text": "Hello"}]
+    assert [json.loads(frame.json)["data"] for frame in out] == [
+        {"offset": 4, "text": "o"},
+        {"text": "Hello"},
+    ]
 
 
 def test_of_replies_that_are_over_the_record_alone_is_told() -> None:

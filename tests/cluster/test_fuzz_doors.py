@@ -178,6 +178,7 @@ def test_a_message_that_comes_through_every_door_at_once_starts_one_turn(fleet: 
         assert len({one.result() for one in asked}) == 1
         seen = [list(receive(device, until="reply.completed")) for device in (phone, tablet)]
     assert [event["type"] for event in fleet.events(session)].count("message.accepted") == 1
+    assert not [event for events in seen for event in events if event["type"] == "error"]
     assert durable(seen[0]) == durable(seen[1]) == fleet.events(session)
     assert join(seen[0]) == join(seen[1]) == seen[0][-1]["data"]["text"]
 
