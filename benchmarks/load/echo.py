@@ -80,7 +80,9 @@ class Session:
     def _word(self, number: int, began: float) -> None:
         loop = asyncio.get_running_loop()
         if number == self.pace.tokens:
-            timing = {"total": (loop.time() - began) * 1000}
+            total_ms = (loop.time() - began) * 1000
+            hops = dict.fromkeys(("queued", "retrieval", "prompt", "first_token"), 0.0)
+            timing = {**hops, "generation": total_ms, "total": total_ms, "overhead": 0.0}
             (turn, _), self.saying = self.saying, ("", 0)
             return self.record("reply.completed", turn, {"text": self.shown, "timing": timing})
         delta = self.delta(len(self.shown), " word.")

@@ -89,10 +89,11 @@ def test_memory_of_a_socket_is_the_slope_while_they_are_opened() -> None:
 
 def test_agreement_is_of_the_same_turns() -> None:
     notes = noted([600.0])
-    columns = notes.turns() | {"total": np.array([500.0], dtype="f4")}
-    found = measures.agreement(columns)
-    assert (found["client_ms"], found["server_ms"], found["ratio"]) == (500.0, 500.0, 1.0)
-    assert found["shown_ratio"] == pytest.approx(0.8)
+    hops = {"queued": 10.0, "retrieval": 40.0, "prompt": 50.0, "first_token": 100.0, "generation": 200.0}
+    said = {name: np.array([ms], dtype="f4") for name, ms in {**hops, "total": 480.0}.items()}
+    found = measures.agreement(notes.turns() | said)
+    assert (found["client_ms"], found["server_ms"], found["ratio"]) == (400.0, 400.0, 1.0)
+    assert found["ended_ratio"] == pytest.approx(500 / 480, abs=1e-4)
 
 
 def test_a_run_whose_generator_lagged_or_was_busy_is_not_valid() -> None:
