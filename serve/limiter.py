@@ -5,6 +5,7 @@ guards against forgery.)"""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,8 @@ from flotilla.core.limits import LIMITS
 from serve import openai_errors, problems
 
 _FORM = {(b"content-type", b"application/x-www-form-urlencoded"): (b"content-type", b"application/json")}
+READ_OUT_S = 1.0
+READ_OUT_TIMES = 4  # the limit
 
 
 class BodyLimit:
@@ -34,6 +37,7 @@ class BodyLimit:
         else:
             await body.given_to(self._app, scope)
         if body.refused is not None and not body.answered:
+            await body.read_out()
             await _response(scope["path"], body.refused)(scope, receive, send)
         return None
 
@@ -70,6 +74,17 @@ class _Body:
         if self._size > self.limit:
             raise self._refuse(_too_large(self.limit))
         return message
+
+    async def read_out(self) -> None:
+        """Reads a little of what is still on its way, and drops it: a connection that is closed with unread bytes
+        is reset, and its client may never see why."""
+        until = min(self._until, asyncio.get_running_loop().time() + READ_OUT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while not self._whole and self._size <= READ_OUT_TIMES * self.limit:
+                    message = await self._receive()
+                    self._whole = not message.get("more_body", False)
+                    self._size += len(message.get("body", b""))
 
     def _refuse(self, error: FlotillaError) -> FlotillaError:
         self.refused = error

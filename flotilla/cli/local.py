@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from flotilla.core.errors import Misconfigured
+from flotilla.core.errors import Misconfigured, Unavailable
 from flotilla.stores.embedded import Postgres, Valkey
 
 MARK = "FLOTILLA_RUN"
@@ -130,10 +131,22 @@ def _quietly(stop: object) -> None:
         return
 
 
+PORTS = range(12_000, 30_000)
+"""Below those that the system gives to outgoing connections: one of those could be taken again by the time that
+whoever it is for listens, with all that a fleet connects while it starts. And below Serve's own (30,000)."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Raises `Unavailable` if none of a hundred that were tried is free."""
+    for _ in range(100):
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise Unavailable("No port is free.", next=f"Free some between {PORTS.start} and {PORTS.stop}.")
 
 
 def check_port(host: str, port: int, field: str = "FLOTILLA_PORT") -> None:
