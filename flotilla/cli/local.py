@@ -131,9 +131,10 @@ def _quietly(stop: object) -> None:
         return
 
 
-PORTS = range(12_000, 30_000)
+PORTS = range(20_000, 30_000)
 """Below those that the system gives to outgoing connections: one of those could be taken again by the time that
-whoever it is for listens, with all that a fleet connects while it starts. And below Serve's own (30,000)."""
+whoever it is for listens, with all that a fleet connects while it starts. Above the ports of Ray's workers (10,002
+to 19,999), below those of Serve's replicas (30,000)."""
 
 
 def free_port() -> int:
