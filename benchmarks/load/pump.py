@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from benchmarks.load.crowd import Crowd
 from benchmarks.load.lag import Lag
@@ -21,7 +22,7 @@ class Pump:
         self._lag = lag
         self._play = play
         self._turns = turns
-        self._name = name
+        self._name = re.sub(r"\W", "_", name)  # phases may be called anything, and ids not
         self._next = 0
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
