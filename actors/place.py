@@ -13,13 +13,15 @@ class Gap(Exception):
 
 
 class Place:
-    """How far a follower has come: the last durable event, and the text of the reply under way."""
+    """How far a follower has come: the last durable event, and the text of the reply under way. `carried`: it
+    was there before, at another host; what was said while it was on its way is to be as if it had not left."""
 
-    __slots__ = ("_rewound", "after", "offset")
+    __slots__ = ("_rewound", "after", "carried", "offset")
 
     def __init__(self, after: int, offset: int, rewound: Callable[[], None] | None = None) -> None:
         self.after = after
         self.offset = offset
+        self.carried = False
         self._rewound = rewound
 
     @property
@@ -33,15 +35,15 @@ class Place:
         if frame.seq <= self.after:
             return []
         type = events.open_envelope(frame.json).type
-        before = self._unseen(frame) if self.offset and type in events.TURN_ENDS else []
+        before = self._unseen(frame) if (self.offset or self.carried) and type in events.TURN_ENDS else []
         self.after = frame.seq
         if type in _BOUNDS:
             self.offset = 0
         return [*before, self._named(frame)]
 
     def _unseen(self, end: Frame) -> list[Frame]:
-        """The rest of a reply whose beginning was seen, if its end comes without it: another host has recorded
-        it, and read aloud by whoever joins deltas the reply is to be whole."""
+        """The rest of a reply, if its end comes without it: another host has recorded it, and read aloud by
+        whoever joins deltas the reply is to be whole. Of replies that were over before it came, nobody joins any."""
         rest = events.rest(end.json, self.offset)
         if rest is None:
             return []

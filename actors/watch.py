@@ -145,6 +145,8 @@ class Watch:
 
     def ended(self, error: FlotillaError | None) -> None:
         self._stream = None
+        if isinstance(error, Moved) or (self._link is not None and self._link.lost):
+            self.place.carried = True
         if self._link is not None and self._link.lost and self._owner is not None:
             self._ways.roster.suspect(self._owner)
         if error is None:

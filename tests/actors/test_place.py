@@ -66,3 +66,10 @@ def test_of_replies_that_are_over_the_record_alone_is_told() -> None:
 
 def test_a_reply_that_failed_owes_nothing() -> None:
     assert len(Place(8, 4).take(durable(9, "reply.failed", problem={"type": "x"}))) == 1
+
+
+def test_a_reader_that_was_carried_over_gets_the_text_that_was_said_meanwhile() -> None:
+    place = Place(7, 0)
+    place.carried = True
+    out = place.take(durable(8, "reply.started")) + place.take(durable(9, "reply.completed", text="Hello"))
+    assert joined(out) == "Hello" and len(out) == 3
