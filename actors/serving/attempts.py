@@ -143,6 +143,8 @@ class Asker:
         that is slow because requests wait there is left its good name, too."""
         if attempt.link is None or attempt.link.lost:
             self._roster.suspect(attempt.member)
+        if isinstance(error, OtherVersion) and error.instead:
+            self.balance.serves(attempt.member, error.instead)
         if error.status < 500 or isinstance(error, _NOT_ITS_FAULT):
             return False
         queues = isinstance(error, Slow) and self.balance.queues(attempt.member)

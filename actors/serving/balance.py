@@ -22,8 +22,10 @@ REPLY_TOKENS = 96
 CHARS_PER_TOKEN = 4
 # A prompt that was read counts for so long, less and less.
 READ_LATELY_S = 2.0
-# An adapter that we had loaded counts as loaded until a beat must have said so.
+# What a replica has told us (an adapter is loaded, it serves another version) counts until a beat must have said so.
 BEATS_LAG_S = 3.0
+# A version that nobody serves any more has failed; one that nobody was seen to serve has not been seen yet.
+SERVED_LATELY_S = 600.0
 RAW_PREFIX_CHARS = 512
 
 
@@ -34,12 +36,25 @@ class NoReplica(Unavailable):
 class _Replica:
     """What is known of one life of a replica beyond its beats."""
 
-    __slots__ = ("adapters", "breaker", "own", "own_then", "read", "read_at", "said", "seen")
+    __slots__ = (
+        "adapters",
+        "breaker",
+        "own",
+        "own_then",
+        "read",
+        "read_at",
+        "said",
+        "seen",
+        "told",
+        "version",
+    )
 
     def __init__(self, member: Member) -> None:
         self.breaker = Breaker(member.name)
         self.adapters: dict[str, float] = {}  # and when we had it loaded
         self.own = 0.0  # tokens that we wait for
+        self.version = ""
+        self.told: tuple[str, float] = "", 0.0  # the version by its own word, and until when that counts
         self.seen = member
         self.said = reported(member)
         self.own_then = 0.0
@@ -92,6 +107,7 @@ class Balance:
         self._clock = clock
         self.affinity = Affinity() if affinity is None else affinity
         self._replicas: dict[str, _Replica] = {}  # by life
+        self._served_at: dict[str, float] = {}  # when a version was last seen with a replica
 
     def __repr__(self) -> str:
         return f"<Balance of {len(self._replicas)} replicas, {self.affinity}>"
@@ -101,13 +117,32 @@ class Balance:
     def serving(self, version: Version) -> list[Member]:
         """Those that may be given something new."""
         id, now = version.runs_on, self._clock.monotonic()
-        return [
+        there = [
             member
             for member in self._roster.members(ROLE)
-            if member.state == "up"
-            and member.info.get("version") == id
-            and self._of(member).breaker.state(now) != "open"
+            if member.state == "up" and self._version(member, now) == id
         ]
+        if there:
+            self._served_at[id] = now
+        return [member for member in there if self._of(member).breaker.state(now) != "open"]
+
+    def _version(self, member: Member, now: float) -> str:
+        replica = self._of(member)
+        told, until = replica.told
+        serves = told if now < until else member.info.get("version", "")
+        if serves != replica.version:  # what it served before has not vanished: it was taken away
+            self._served_at.pop(replica.version, None)
+            replica.version = serves
+        return serves
+
+    def serves(self, member: Member, id: str) -> None:
+        """It has told us so itself."""
+        self._of(member).told = id, self._clock.monotonic() + BEATS_LAG_S
+
+    def vanished(self, version: Version) -> bool:
+        """Whether a replica of it was seen lately, and was not made another version's."""
+        at = self._served_at.get(version.runs_on, -math.inf)
+        return self._clock.monotonic() - at < SERVED_LATELY_S
 
     def pick(self, version: Version, prompt: Prompt, passed_over: Iterable[str] = ()) -> Member:
         """The replica for `prompt`. Raises `NoReplica`."""
@@ -203,6 +238,8 @@ class Balance:
             there = self._roster.named(ROLE, replica.seen.name)
             if replica.own <= 0 and (there is None or there.life != life):
                 del self._replicas[life]
+        long_ago = self._clock.monotonic() - SERVED_LATELY_S
+        self._served_at = {id: at for id, at in self._served_at.items() if at > long_ago}
 
 
 def key_of(prompt: Prompt) -> str:

@@ -16,7 +16,7 @@ from actors.serving.counting import Counts
 from actors.serving.here import Here
 from actors.serving.replies import Begun, Replies, Terms
 from flotilla.core.clock import Clock
-from flotilla.core.errors import FlotillaError, Overloaded
+from flotilla.core.errors import FlotillaError, OtherVersion, Overloaded
 from flotilla.core.generation import Prompt
 from flotilla.core.policy.breaker import Breaker
 from flotilla.core.versions import Version
@@ -121,5 +121,6 @@ class Fallbacks:
 
 
 def _says_something(error: FlotillaError) -> bool:
-    """Nobody there says nothing of how the version does once it is back; nor does too much to do."""
-    return not isinstance(error, NoReplica | Overloaded)
+    """Nobody there says nothing of how the version does once it is back; nor does too much to do, nor who was
+    asked and serves another one by now."""
+    return not isinstance(error, NoReplica | Overloaded | OtherVersion)

@@ -175,7 +175,9 @@ class Replica:
 
     def _other(self, wanted: str) -> OtherVersion:
         said = f"This replica serves {self.version.id}, not {wanted}."
-        return OtherVersion(said, next="Ask another one.", retry_after_s=RETRY_AFTER_S)
+        return OtherVersion(
+            said, next="Ask another one.", retry_after_s=RETRY_AFTER_S, instead=self.version.id
+        )
 
     # -- health
 

@@ -17,7 +17,7 @@ from actors.serving.attempts import AGAIN_S, Asker, Attempt, Reading, Slow
 from actors.serving.balance import NoReplica
 from actors.serving.counting import Counts, HedgeBudget
 from flotilla.core.clock import Clock
-from flotilla.core.errors import FlotillaError, Misconfigured
+from flotilla.core.errors import FlotillaError, Misconfigured, OtherVersion
 from flotilla.core.generation import Finished, Generated, Piece, Prompt
 from flotilla.core.limits import LIMITS
 from flotilla.core.versions import Version
@@ -77,7 +77,7 @@ class Replies:
 
     async def begin(self, version: Version, prompt: Prompt, terms: Terms) -> Begun:
         """Raises what the last replica that was asked raised, or `NoReplica`. Both are among the version's
-        errors, unless it is the prompt's fault, or that of a reply that broke off: it was counted then."""
+        errors, unless they say nothing of it (`_is_its_own`)."""
         adapter = version.id if version.adapter else ""
         prompt = msgspec.structs.replace(prompt, model=version.runs_on, adapter=adapter)
         if terms.hedged:
@@ -86,10 +86,16 @@ class Replies:
         try:
             return await self._tries(race, prompt, terms)
         except FlotillaError as error:
-            waits = isinstance(error, NoReplica) and prompt.said
-            if error.status >= 500 and terms.counted and not race.counted and not waits:
+            if terms.counted and not race.counted and self._is_its_own(error, version, prompt):
                 self.counts.of(version.id).failed()
             raise
+
+    def _is_its_own(self, error: FlotillaError, version: Version, prompt: Prompt) -> bool:
+        """Not what is the prompt's fault; not a reply that waits for replicas, which was counted as it broke
+        off; nor that this process has not heard yet who serves what by now."""
+        if isinstance(error, NoReplica):
+            return not prompt.said and self.asker.balance.vanished(version)
+        return error.status >= 500 and not isinstance(error, OtherVersion)
 
     def lost(self, begun: Begun, error: FlotillaError) -> None:
         """A reply broke off that was begun."""

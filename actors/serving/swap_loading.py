@@ -21,6 +21,8 @@ WARM_MAX_S = 120.0
 WARM_PROMPTS_MAX = 8
 # Whoever routes reads the plan within this time, and counts what it has begun by then.
 SETTLE_S = 1.0
+# Until all have read in the directory what a member serves: they look once a second.
+READ_BY_ALL_S = 2.0
 # So long a name that isn't known may be one of a plan that the router has not read yet.
 UNREAD_S = 10.0
 EMPTY_MAX_S = 600.0
@@ -95,13 +97,13 @@ class Loading:
 
     async def _reload(self, old: Version, new: Version) -> None:
         """Each replica of `old`, one after the other, until there is none and, unless this is the way back,
-        there is one of `new`."""
+        there is one of `new`. Meanwhile whoever asks takes either; so all must know before it ends."""
         lack = f"No replica of {old.id} was there"
         while True:
             if await self._needs.look():
                 left = self._needs.up(old.id)
                 if not left and (self._effect.undo or self._needs.up(new.id)):
-                    return
+                    return await self._needs.clock.sleep(READ_BY_ALL_S)
                 if left:
                     lack = await self._reload_one(left[0], new)
             self._check_time(lack)

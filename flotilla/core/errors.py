@@ -16,7 +16,8 @@ TYPE_PREFIX = "https://flotilla.dev/problems/"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An RFC 9457 problem document. `request_id` is that of the answer which it is in."""
+    """An RFC 9457 problem document. `request_id` is that of the answer which it is in; `instead` names what is
+    there in place of what was asked for."""
 
     type: str
     title: str
@@ -25,6 +26,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str | None = None
     next: str | None = None
     retry_after_s: float | None = None
+    instead: str | None = None
     request_id: str | None = None
 
 
@@ -42,12 +44,14 @@ class FlotillaError(Exception):
         field: str | None = None,
         next: str | None = None,
         retry_after_s: float | None = None,
+        instead: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.field = field
         self.next = next
         self.retry_after_s = retry_after_s
+        self.instead = instead
 
     def problem(self) -> Problem:
         return Problem(
@@ -58,6 +62,7 @@ class FlotillaError(Exception):
             field=self.field,
             next=self.next,
             retry_after_s=self.retry_after_s,
+            instead=self.instead,
         )
 
     def __str__(self) -> str:
@@ -187,7 +192,7 @@ class AdapterMissing(Unavailable):
 
 
 class OtherVersion(Unavailable):
-    """The replica serves another version by now; nothing was generated."""
+    """The replica serves another version by now (`instead`), or none any more; nothing was generated."""
 
     slug, title = "other-version", "The replica serves another version"
 
@@ -219,4 +224,5 @@ def error_of(problem: Problem) -> FlotillaError:
         field=problem.field,
         next=problem.next,
         retry_after_s=problem.retry_after_s,
+        instead=problem.instead,
     )

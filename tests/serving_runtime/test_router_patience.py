@@ -47,6 +47,7 @@ async def rig() -> AsyncIterator[Rig]:
 
 async def test_fallbacks_are_asked_in_their_order(rig: Rig) -> None:
     await rig.publish(plan("m@1", fallbacks=("big", "small@1")), *SPARES)
+    await rig.gone((await rig.start("m@1"))[0])
     (small,) = await rig.start("small@1")
     assert made_by(await rig.ask(ask(model="m"))) == "small@1"
     (big,) = await rig.start("big@1")

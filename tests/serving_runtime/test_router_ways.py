@@ -205,6 +205,30 @@ async def test_while_replicas_are_reloaded_in_place_either_version_answers_what_
             await rig.ask(going_on)
 
 
+async def test_a_replica_itself_says_what_it_serves_by_now(rig: Rig) -> None:
+    """Its beats take a second. Nobody is sent to a fallback meanwhile, and no version has failed."""
+    both = msgspec.structs.replace(plan("m@1"), reloading=("m@1", "m@2"))
+    await rig.publish(both)
+    (only,) = await rig.start("m@1")
+    only.replica.version = version("m@2")
+    for n in range(10):
+        assert made_by(await rig.ask(ask(conversation=f"c{n}"))) == "m@2"
+    assert rig.tally("m@1").errors == rig.tally("m@2").errors == 0
+    assert rig.models.fallbacks.breakers()["m@1"] == "closed"
+    await rig.publish(plan("m@2", revision=2))  # and the roster still says otherwise
+    assert made_by(await rig.ask(ask())) == "m@2"
+
+
+async def test_a_version_that_nobody_was_seen_to_serve_has_not_failed(rig: Rig) -> None:
+    await rig.publish(plan("m@1", "m@2"))
+    (only,) = await rig.start("m@1")
+    assert made_by(await rig.ask(ask(model="m@2"))) == "m@1"  # the stable one
+    await rig.gone(only)
+    with pytest.raises(Unavailable):
+        await rig.ask(ask())
+    assert (rig.tally("m@2").errors, rig.tally("m@1").errors) == (0, 1)
+
+
 # -- when a replica is lost
 
 
