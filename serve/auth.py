@@ -7,6 +7,7 @@ Every route says which scope it needs, so that the OpenAPI document tells it too
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Security
@@ -74,6 +75,7 @@ async def _visitor(doors: Doors, token: str) -> Principal:
         session=visit.session,
         key=visit.key,
         limits=vouching.limits,
+        until=datetime.fromtimestamp(visit.until, UTC),
     )
 
 

@@ -15,7 +15,7 @@ from flotilla.core.scopes import OF_A_TENANT, OF_THE_FLEET, Scope
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """`session` is set for a visitor, who may touch that one session and nothing else. `key` is the id of the
     key, for a visitor that of the key which vouches for its token; `limits` are that key's own. `until` is when
-    the secret that came stops working, if it does."""
+    the secret or the token that came stops working, if it does: what it has opened ends then, too."""
 
     tenant: str
     scopes: frozenset[str] = OF_A_TENANT

@@ -153,4 +153,7 @@ class Revocations:
         if id in self._watches and not self._watches[id]:
             del self._watches[id]
         for watch in ended:
-            watch.gone(Unauthenticated("The key was revoked or has ended.", next="Come with another key."))
+            what = "token" if watch.who.visitor else "key"
+            watch.gone(
+                Unauthenticated(f"The {what} was revoked or has ended.", next=f"Come with another {what}.")
+            )

@@ -8,10 +8,12 @@ const PONG_WITHIN_MS = 10_000;
 const OPEN_WITHIN_MS = 10_000;
 const RESTARTING = 1012; // a draining gateway: another one is ready now
 const REFUSED = 1008;
+const EXPIRED = 4401; // a socket ends with the token that opened it
 
-/** What a close code asks of us: an end with a reason, or a wait in milliseconds. */
-export function afterClose(code, attempt, random = Math.random) {
-  if (code === 4401) return { ended: "expired" };
+/** What a close code asks of us: an end with a reason, or a wait in milliseconds. `renewed`: there is another token. */
+export function afterClose(code, attempt, renewed = false, random = Math.random) {
+  if (code === EXPIRED && renewed) return { waitMs: attempt ? backoffMs(attempt, random) : 0 };
+  if (code === EXPIRED) return { ended: "expired" };
   if (code === REFUSED || (code >= 4400 && code < 4500)) return { ended: "refused" };
   // Only the first return is at once: a gateway that keeps closing must not be hammered.
   if (code === RESTARTING && attempt === 0) return { waitMs: 0 };
@@ -21,6 +23,7 @@ export function afterClose(code, attempt, random = Math.random) {
 export class Connection {
   #socket = null;
   #attempt = 0;
+  #token = "";
   #timers = { retry: 0, ping: 0, dead: 0 };
   #door;
 
@@ -35,7 +38,8 @@ export class Connection {
 
   start() {
     this.#clear();
-    const socket = new WebSocket(this.#door.url(), [`bearer.${this.#door.token()}`]);
+    this.#token = this.#door.token();
+    const socket = new WebSocket(this.#door.url(), [`bearer.${this.#token}`]);
     this.#socket = socket;
     socket.onopen = () => this.#opened();
     socket.onmessage = (message) => this.#received(message.data);
@@ -101,7 +105,7 @@ export class Connection {
   #lost(code) {
     this.#clear();
     this.#socket = null;
-    const next = afterClose(code, this.#attempt);
+    const next = afterClose(code, this.#attempt, this.#door.token() !== this.#token);
     if (next.ended) {
       this.#door.onState("ended", next.ended);
       return;

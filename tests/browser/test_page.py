@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, WebSocketRoute, expect
 
 from tests.browser.page_probe import (
     DESKTOP,
@@ -106,6 +107,35 @@ async def test_it_reconnects_by_itself_and_goes_on(fleet: TestFleet) -> None:
         reply = await wait_completed(page)
         assert "95 dollars" in reply["text"]
         assert await messages(page) == [QUESTION]
+
+
+async def test_a_token_is_renewed_and_a_socket_that_ends_with_the_old_one_comes_back(
+    fleet: TestFleet,
+) -> None:
+    tokens: list[str] = []
+    sockets: list[WebSocketRoute] = []
+
+    async def almost_over(route: Route) -> None:
+        answer = await route.fetch()
+        soon = datetime.now(UTC) + timedelta(seconds=8)
+        await route.fulfill(response=answer, json=await answer.json() | {"expires_at": soon.isoformat()})
+
+    def opened(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    async with browser_page() as page:
+        await page.route("**/v1/web/visits", almost_over)
+        await page.route_web_socket("**/ws**", opened)
+        page.on("request", lambda request: tokens.append(request.url) if "/token" in request.url else None)
+        async with page.expect_response("**/token") as renewal:
+            await open_page(page, f"{fleet.url}/?agent=bank")
+        assert (await renewal.value).status == 201
+        await sockets[0].close(code=4401, reason="No valid key or token")
+        await expect(page.get_by_test_id("status")).to_have_attribute("data-state", "connected")
+        await ask(page, QUESTION)
+        assert "95 dollars" in (await wait_completed(page))["text"]
+        assert len(sockets) == 2 and len(tokens) == 1
 
 
 async def test_a_gateway_that_dies_is_not_the_persons_problem(fleet: TestFleet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -274,6 +275,23 @@ async def test_a_stream_ends_when_its_key_is_revoked(gateway: Gateway, desk: htt
         assert (await anext(lines)).startswith("id: 1")
         await desk.delete(f"/v1/keys/{made['id']}")
         assert [line async for line in lines if line.startswith("id:")] == []
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(gateway: Gateway) -> None:
+    session = await gateway.session()
+    token, _ = tokens.issue(msgspec.structs.replace(SETTINGS, token_s=2.0), "demo", session)
+    doors: Any = gateway.app.state.doors
+    async with (
+        gateway.with_key(token) as visitor,
+        visitor.stream("GET", f"/v1/sessions/{session}/stream") as stream,
+    ):
+        lines = stream.aiter_lines()
+        assert (await anext(lines)).startswith("id: 1")
+        await doors.revocations.sweep()
+        assert any(doors.revocations._watches.values())  # not before its time
+        await asyncio.sleep(2.0)
+        await doors.revocations.sweep()
+        assert not [line async for line in lines if line.startswith("id:")]
 
 
 # -- request ids
