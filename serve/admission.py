@@ -77,14 +77,20 @@ class Gate:
         self.shedding.check(tenant)
         return Waiting(self.shedding, tenant)
 
-    @contextlib.contextmanager
-    def turn(self, tenant: str, host: str) -> Generator[None]:
-        """Around the asking of a host for new work. Raises `Overloaded` at once if it is not to be asked."""
-        key = f"{host}\0{tenant}"
+    def check(self, tenant: str, host: str) -> None:
+        """Before a host is asked for new work. Raises `Overloaded` if it is not to be asked."""
         self.shedding.check(tenant)
-        if self._chance.random() < self._throttle.share(key, self._clock.monotonic()):
+        key, now = _key(tenant, host), self._clock.monotonic()
+        if self._chance.random() < self._throttle.share(key, now):
+            self._throttle.asked(key, now)
             self._there += 1
             raise self.shedding.refusal()
+
+    @contextlib.contextmanager
+    def turn(self, tenant: str, host: str) -> Generator[None]:
+        """Around the asking of a host for new work that was let in."""
+        key = _key(tenant, host)
+        self._throttle.asked(key, self._clock.monotonic())
         self.shedding.enter(tenant)
         refused = False
         try:
@@ -112,6 +118,10 @@ class Gate:
         self.shedding.waited("loop", max(0.0, self._clock.monotonic() - due))
 
 
+def _key(tenant: str, host: str) -> str:
+    return f"{host}\0{tenant}"
+
+
 class GatedFleet(Fleet):
     """A fleet behind a gate: what begins new work passes it, all else goes straight on."""
 
@@ -124,5 +134,16 @@ class GatedFleet(Fleet):
     ) -> A:
         if not message.sheddable:
             return await super().ask(actor, message, timeout_s=timeout_s, call=call)
+        self.check(actor)
+        return await self.ask_checked(actor, message, timeout_s=timeout_s, call=call)
+
+    def check(self, actor: ActorId) -> None:
+        """Before anything is done for new work of this actor. Raises `Overloaded`."""
+        self.gate.check(actor.tenant, self.home(actor) or "")
+
+    async def ask_checked(
+        self, actor: ActorId, message: Message[A], *, timeout_s: float | None = None, call: Call = NO_CALL
+    ) -> A:
+        """`ask`, for new work that was checked before."""
         with self.gate.turn(actor.tenant, self.home(actor) or ""):
             return await super().ask(actor, message, timeout_s=timeout_s, call=call)

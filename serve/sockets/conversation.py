@@ -160,12 +160,23 @@ class Conversation:
             return
         self._unreadable = 0
         match frame:
-            case web.Message() | web.Interrupt():
+            case web.Message():
+                self._let_in(frame)
+            case web.Interrupt():
                 self._queue(frame)
             case web.Ping():
                 self._end.send(PONG)
             case web.Typing():
                 self._doors.fleet.tell(self._actor, signals.Typing(visitor=self._who.visitor))
+
+    def _let_in(self, message: web.Message) -> None:
+        """Before anything is done for it: a gateway with too much to do says no with next to nothing done."""
+        try:
+            self._doors.fleet.check(self._actor)
+        except FlotillaError as error:
+            self._end.send(codes.error_frame(error, message.id))
+        else:
+            self._queue(message)
 
     def _queue(self, frame: web.Message | web.Interrupt) -> None:
         """One is done after the other, in the order in which they came."""
@@ -204,7 +215,7 @@ class Conversation:
         await self._doors.limits.message(self._who)
         post = signals.Post(id=message.id, text=message.text, while_talking=message.while_talking)
         with self._doors.traces.call("message over WebSocket", self._actor) as call:
-            accepted = await self._doors.fleet.ask(self._actor, post, call=call)
+            accepted = await self._doors.fleet.ask_checked(self._actor, post, call=call)
         if accepted.again and accepted.seq <= self._after:
             await self._repeat(accepted.seq)
 

@@ -12,6 +12,7 @@ def run(throttle: Throttle, *, seconds: float, per_s: float, accepts_per_s: floa
     sent, accepted, now = 0, 0, 0.0
     while now < seconds:
         now += 1 / per_s
+        throttle.asked("host\0a", now)
         if chance.random() < throttle.share("host\0a", now):
             continue
         sent += 1
@@ -36,6 +37,7 @@ def test_when_the_host_takes_all_again_all_is_sent_again() -> None:
     now = 10.0
     for _ in range(2000):  # ten seconds of all accepted
         now += 0.005
+        throttle.asked("host\0a", now)
         if chance.random() >= throttle.share("host\0a", now):
             throttle.accepted("host\0a", now)
     assert throttle.share("host\0a", now) == 0.0
@@ -44,5 +46,5 @@ def test_when_the_host_takes_all_again_all_is_sent_again() -> None:
 def test_one_tenant_is_not_throttled_for_another() -> None:
     throttle = Throttle()
     for n in range(1000):
-        throttle.share("host\0flood", n / 1000)
+        throttle.asked("host\0flood", n / 1000)
     assert throttle.share("host\0flood", 1.0) > 0.9 and throttle.share("host\0quiet", 1.0) == 0.0

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from flotilla.core import signals
-from flotilla.core.errors import FlotillaError, LimitReached, NotFound, Unauthenticated
+from flotilla.core.errors import FlotillaError, LimitReached, NotFound, Overloaded, Unauthenticated
 from flotilla.core.ids import ActorId
 from flotilla.core.limits import LIMITS
 from flotilla.core.scopes import OF_A_TENANT, OF_A_VISITOR
@@ -46,6 +46,7 @@ class Fleet:
         self.told: list[Any] = []
         self.watches: list[Watch] = []
         self.refusals: dict[str, FlotillaError] = {}
+        self.overloaded: FlotillaError | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -54,6 +55,13 @@ class Fleet:
             if actor.name == "unknown":
                 raise NotFound("There is no such session.")
             return SimpleNamespace(seq=3)
+        return await self.ask_checked(actor, message)
+
+    def check(self, actor: ActorId) -> None:
+        if self.overloaded is not None:
+            raise self.overloaded
+
+    async def ask_checked(self, actor: ActorId, message: Any, call: Any = None) -> Any:
         await self.gate.wait()
         if refusal := self.refusals.get(getattr(message, "id", "")):
             raise refusal
@@ -219,9 +227,14 @@ async def test_a_refused_message_is_named_and_the_socket_stays_open(world: World
     await ws.send(message("c-2"))
     assert (await problem(ws))["id"] == "c-2"
     world.guards.full = False
+    world.fleet.overloaded = Overloaded("Full.", retry_after_s=2.0)
     await ws.send(message("c-3"))
+    refused = await problem(ws)
+    assert refused["id"] == "c-3" and refused["status"] == 503 and refused["retry_after_s"] == 2.0
+    world.fleet.overloaded = None
+    await ws.send(message("c-4"))
     await world.until(lambda: world.fleet.asked)
-    assert world.fleet.asked[0].id == "c-3"
+    assert world.fleet.asked[0].id == "c-4"
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,15 @@ class Throttle:
         return f"<Throttle of {len(self._seen)}>"
 
     def share(self, key: str, now: float) -> float:
-        """Counts one that is asked; returns the share of those like it that shouldn't be sent."""
+        """Of those like it that are asked now, how many shouldn't be sent."""
         seen = self._of(key, now)
-        seen.asked += 1
         if seen.asked < ASKED_LEAST:
             return 0.0
         return max(0.0, (seen.asked - SENT_PER_ACCEPTED * seen.accepted) / (seen.asked + 1))
+
+    def asked(self, key: str, now: float) -> None:
+        """Whether it was sent or not."""
+        self._of(key, now).asked += 1
 
     def accepted(self, key: str, now: float) -> None:
         self._of(key, now).accepted += 1
