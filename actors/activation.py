@@ -156,14 +156,17 @@ class Activation(Audience):
 
     def _rest(self) -> None:
         if not (self._running or self._box or self.actor.unfinished):
-            self.begins()
+            self.host.pressure.through(self.id)
 
     def begins(self) -> None:
-        """There is something to see of its new work, or nothing left to do: that waits no more."""
-        self.host.pressure.through(self.id)
+        """There is something to see of its new work: that waits no more."""
+        self.host.pressure.through(self.id, shown=True)
 
     def waited(self, queue: str, seconds: float) -> None:
         self.host.pressure.waited(queue, seconds)
+
+    def engine_took(self, seconds: float) -> None:
+        self.host.pressure.engine_took(seconds)
 
     def verify(self) -> None:
         """Looks into the journal now, if the actor has nothing else to do."""

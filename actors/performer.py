@@ -35,6 +35,10 @@ class Activation(Protocol):
         """So long something of its work has stood in a queue of the fleet (`actors.pressure`)."""
         ...
 
+    def engine_took(self, seconds: float) -> None:
+        """For the first token of a reply, by the engine's own word."""
+        ...
+
 
 class Performer:
     """One per kind and host; a kind without steps and works needs none of its own."""

@@ -27,7 +27,10 @@ OF_TARGET: Mapping[str, float] = {
     "retrieval": 1.0,
     "model": 1.0,  # from the wish for a reply to its first token, beyond what the engine says that it took
     "engine": 4.0,  # all of that, of replies whose replica says that requests wait there
+    "turn": 1.0,  # all of it together, from the mailbox to the first words, beyond what an engine takes for them
 }
+# How much of it a reply's first token counts for in what engines take.
+SMOOTHING = 0.1
 
 
 class Pressure:
@@ -38,7 +41,8 @@ class Pressure:
         self._clock = clock
         self._appends: dict[int, float] = {}  # since when each is under way: the first is the oldest
         self._number = 0
-        self._waiting: dict[ActorId, int] = {}
+        self._waiting: dict[ActorId, tuple[int, float]] = {}  # how many, and since when
+        self._engine_s = 0.0  # about what engines take for a first token
         self.shedding = Shedding(targets, terms=terms)
         self.waited = self.shedding.waited
 
@@ -56,14 +60,24 @@ class Pressure:
 
     def enter(self, id: ActorId) -> None:
         """New work is in the actor's mailbox."""
-        self._waiting[id] = self._waiting.get(id, 0) + 1
+        count, since = self._waiting.get(id) or (0, self._clock.monotonic())
+        self._waiting[id] = count + 1, since
         self.shedding.enter(id.tenant)
 
-    def through(self, id: ActorId) -> None:
-        """The actor has something to show for all its new work, or nothing left to do. Cheap if there is none."""
-        if self._waiting and (count := self._waiting.pop(id, 0)):
-            for _ in range(count):
-                self.shedding.through(id.tenant)
+    def through(self, id: ActorId, *, shown: bool = False) -> None:
+        """The actor has something to show for all its new work (`shown`), or nothing left to do. Cheap if there
+        is none."""
+        if not self._waiting or (waits := self._waiting.pop(id, None)) is None:
+            return
+        count, since = waits
+        if shown:
+            self.waited("turn", max(0.0, self._clock.monotonic() - since - self._engine_s))
+        for _ in range(count):
+            self.shedding.through(id.tenant)
+
+    def engine_took(self, seconds: float) -> None:
+        """For the first token of a reply, by its own word."""
+        self._engine_s += SMOOTHING * (seconds - self._engine_s)
 
     # -- what is measured
 

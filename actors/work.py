@@ -107,7 +107,7 @@ class Work:
             watch.finished(part)
             tracing.generated(effect.prompt.model, part)
             return signals.Generated(turn=effect.turn, run=effect.run, usage=part.usage, model=part.model)
-        return signals.Streamed(turn=effect.turn, run=effect.run, text=part.text)
+        return signals.Streamed(turn=effect.turn, run=effect.run, text=part.text, model=part.model)
 
     def _said_plainly(self, error: Exception) -> FlotillaError:
         """A bug behind a door ends the turn that met it, with an error, and not the session."""

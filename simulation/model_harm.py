@@ -13,6 +13,7 @@ from simulation.stores import Mood
 
 LOOK_S = 0.2
 SEEK_S = 6.0
+RELOAD_LOOK_S, RELOAD_SEEK_S = 0.05, 25.0
 TURNING_POINTS = frozenset({"swap.went", "swap.turned", "swap.ended"})
 
 
@@ -71,6 +72,33 @@ async def drain_a_replica(harm: Harm) -> None:
     if isinstance(node, ReplicaNode) and node.up:
         harm.note(f"drain {name}")
         node.replica.drain()
+
+
+async def kill_at_a_reload(harm: Harm) -> None:
+    """A replica whose weights are being swapped, or any other, or the controller."""
+    reloading = await _sought(harm)
+    if not reloading:
+        return
+    await asyncio.sleep(harm.chance.choice((0.0, 0.2, 1.0)))
+    if harm.chance.random() < 0.3:
+        await kill_the_controller(harm)
+    elif name := harm.chance.choice([*reloading, await _replica(harm)]):
+        harm.note(f"kill {name} at a reload")
+        harm.world.kill(name)
+        _modelled(harm).crew.again(name)
+
+
+async def _sought(harm: Harm) -> list[str]:
+    """Replicas that are being reloaded, if some are before long."""
+    until = harm.world.loop.time() + RELOAD_SEEK_S
+    while not (reloading := _reloading(harm)) and harm.world.loop.time() < until:  # noqa: ASYNC110
+        await asyncio.sleep(RELOAD_LOOK_S)
+    return reloading
+
+
+def _reloading(harm: Harm) -> list[str]:
+    nodes = sorted(harm.world.nodes.items())
+    return [name for name, node in nodes if isinstance(node, ReplicaNode) and node.reloading]
 
 
 async def kill_the_controller(harm: Harm) -> None:
@@ -133,6 +161,8 @@ MODEL_KINDS: tuple[Doing, ...] = (
     ail,
     drain_a_replica,
     kill_the_controller,
+    kill_at_a_reload,
+    kill_at_a_reload,
     kill_at_a_turning_point,
     kill_at_a_turning_point,
     cut_from_replica,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 
 import msgspec
 
@@ -19,6 +18,7 @@ from simulation.observations import (
     Told,
     Violation,
 )
+from simulation.reloads import Pairs, blamed, replaced, spliced, woven
 
 BOARDS_LOST = "the boards are lost"
 STARTING = "hosts start"
@@ -37,6 +37,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     turned: bool = False
     paused: bool = False
     waits: bool = False
+    in_place: bool = False
 
     def after(self, change: Change) -> State:
         replace = msgspec.structs.replace
@@ -44,7 +45,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             case "model.served":
                 return replace(self, stable=self.stable or change.version)
             case "swap.begun":
-                return State(stable=self.stable, swap=change.swap, from_=self.stable, to=change.to)
+                words = {"swap": change.swap, "to": change.to, "in_place": change.in_place}
+                return replace(State(), stable=self.stable, from_=self.stable, **words)
             case "swap.went":
                 promoted = change.stage in ("promoted", "retiring")
                 stable = self.to if promoted else self.stable
@@ -62,9 +64,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asked(self) -> set[str]:
-        """Whoever customers may be answered by."""
+        """Whoever customers may be answered by: while replicas turn from one into the other, both."""
+        if self.in_place:
+            return {self.from_, self.to}
         canary = self.stage == "canary" and not self.turned
         return {id for id in (self.stable, self.to if canary else "") if id}
+
+    @property
+    def placed(self) -> set[str]:
+        """Whoever is to have replicas. In place there are those that were there."""
+        besides = () if self.in_place else (self.from_, self.to)
+        return {id for id in (self.stable, *besides) if id}
 
 
 def states(changes: Iterable[Change]) -> list[State]:
@@ -89,12 +99,15 @@ def check_models(
         (o.at for o in seen if isinstance(o, Fault) and o.what != STARTING), default=float("inf")
     )
     plans = [o for o in seen if isinstance(o, Hung)]
-    found = [broken for o in plans for broken in _hung(o, known, o.at < calm_until)]
+    found = [broken for o in plans for broken in _hung(o, known)]
+    found += _cut([plan for plan in plans if plan.at < calm_until], known)
     found += [broken for o in seen if isinstance(o, Told) for broken in _told(o, known)]
     found += _backwards(seen)
     found += _unasked(seen, known, journals)
+    found += blamed(seen, known)
+    gone = replaced(plans, calm_until)
     for name in sorted(journals):
-        found += _said(name, journals[name], words, _retired(plans, calm_until))
+        found += _said(name, journals[name], words, gone)
     return found
 
 
@@ -105,8 +118,8 @@ def _broken(rule: str, what: str, at: float = 0.0, session: str = "") -> Violati
 # -- plans
 
 
-def _hung(hung: Hung, known: Sequence[State], calm: bool) -> Iterable[Violation]:
-    """A plan says what the record says there; while all is calm nobody is left behind by one."""
+def _hung(hung: Hung, known: Sequence[State]) -> Iterable[Violation]:
+    """A plan says what the record says there."""
     if hung.revision >= len(known):
         yield _broken("stable", f"plan {hung.revision} hangs there, the record ends before", hung.at)
         return
@@ -116,13 +129,19 @@ def _hung(hung: Hung, known: Sequence[State], calm: bool) -> Iterable[Violation]
         yield _broken("stable", said, hung.at)
     elif hung.candidate and not hung.shadow and hung.candidate not in state.asked:
         yield _broken("stable", f"plan {hung.revision} has {hung.candidate} answer in no canary", hung.at)
-    missing = {id for id in (state.stable, state.from_, state.to) if id} - {*hung.placed}
+    missing = state.placed - {*hung.placed}
     if missing:
         yield _broken("unplaced", f"plan {hung.revision} has no replicas for {sorted(missing)}", hung.at)
-    if calm and hung.cut:
-        yield _broken(
-            "unplaced", f"{hung.cut} were answering when plan {hung.revision} left them out", hung.at
-        )
+
+
+def _cut(plans: Sequence[Hung], known: Sequence[State]) -> Iterable[Violation]:
+    """While all is calm nobody is left behind by a plan; in place they are answered by what is there instead."""
+    instead: set[str] = set()
+    for plan in plans:
+        instead = (instead - {*plan.placed}) | {*plan.reloading}
+        if cut := {*plan.cut} - instead:
+            said = f"{sorted(cut)} were answering when plan {plan.revision} left them out"
+            yield _broken("unplaced", said, plan.at)
 
 
 def _told(told: Told, known: Sequence[State]) -> Iterable[Violation]:
@@ -174,29 +193,35 @@ class _Words:
         body = self._body(text)
         return any(whole.startswith(body) for texts in self._texts.values() for whole in texts)
 
+    def gone_on_with(self, text: str, gone: Pairs, version: str = "") -> bool:
+        """Whether a version began it whose weights are gone, and the one in its place goes on with it: to the
+        end, where that is named."""
+        body = self._body(text)
+        pairs = [(old, new) for old, new in gone if version in ("", new)]
+        if any(spliced(body, old, new, self._texts, whole=bool(version)) for old, new in pairs):
+            return True
+        there_and_back = [{old, new} for old, new in pairs if (new, old) in gone]
+        return any(woven(body, both, self._texts) for both in there_and_back)
+
     def _body(self, text: str) -> str:
         for closing in self._closings:
             text = text.removesuffix(closing)
         return text
 
 
-def _retired(plans: Sequence[Hung], calm_until: float) -> set[str]:
-    """Versions that were placed once and then not, when who held one may have been cut off from the boards, or
-    gone: nobody was left who could go on with a task."""
-    placed = [{*plan.placed} for plan in plans if plan.at >= calm_until]
-    return {id for before, after in pairwise(placed) for id in before - after}
-
-
-def _said(name: str, entries: Sequence[Entry], words: _Words, retired: set[str]) -> Iterable[Violation]:
-    """Each text is one version's, and each task is one version's."""
+def _said(name: str, entries: Sequence[Entry], words: _Words, gone: Pairs) -> Iterable[Violation]:
+    """Each text is one version's, and each task is one version's; unless that one is gone."""
+    retired = {id for id, _ in gone}
     of_task: dict[str, str] = {}
     for entry in entries:
         if entry.type == "reply.failed" or (entry.type == "task.failed" and entry.text not in PASSING):
             yield _broken("failed", f"{entry.type} of {entry.turn} at {entry.seq} {entry.text}", session=name)
-        elif entry.type == "reply.interrupted" and not words.begun(entry.text):
-            yield _broken("mixed", f"{entry.turn} was made by several: {entry.text!r}", session=name)
+        elif entry.type == "reply.interrupted":
+            if not (words.begun(entry.text) or words.gone_on_with(entry.text, gone)):
+                yield _broken("mixed", f"{entry.turn} was made by several: {entry.text!r}", session=name)
         elif entry.model:
-            if not words.whole(entry.text, entry.model):
+            whole = words.whole(entry.text, entry.model)
+            if not (whole or words.gone_on_with(entry.text, gone, entry.model)):
                 said = f"{entry.turn} is said to be by {entry.model}, and is {entry.text!r}"
                 yield _broken("mixed", said, session=name)
             before = of_task.setdefault(entry.turn, entry.model)

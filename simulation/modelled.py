@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flotilla.core.ids import ActorId
+from flotilla.core.tallies import Tally
 from flotilla.core.versions import Plan, Version, version_of
 from simulation.boards import Boards
 from simulation.clock import SimClock
@@ -16,8 +17,9 @@ from simulation.nodes import HostNode
 from simulation.observations import Change, Hung, Saw
 from simulation.operators import Commissioner, Operator
 from simulation.record import changes_of
+from simulation.replicas import ReplicaNode
 from simulation.stores import Store
-from simulation.versions import ACTOR, MODEL, versions
+from simulation.versions import ACTOR, BAD, GOOD, MODEL, versions
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -35,6 +37,11 @@ class Modelled:
         self.boards = Boards(clock, self._hung)
         scheduler = world.loop.process("ray")
         self.crew = Crew(world.loop, scheduler, self.chance, world.start, world.kill)
+        self.weights = {
+            id: version
+            for id, version in self.versions.items()
+            if not (id == BAD and self.crew.without_weights)
+        }
         self.stores = {
             "boards": Store(world.loop, world.network, world.loop.process("boards"), self.boards),
             "crew": Store(world.loop, world.network, scheduler, self.crew),
@@ -58,15 +65,24 @@ class Modelled:
                 shadow=bool(route and route.shadow),
                 placed=tuple(placed.version.id for placed in plan.placed),
                 cut=tuple(sorted({id for id in self._answering() if id not in plan.versions})),
+                reloading=plan.reloading,
+                errors=sum(tally.errors for id, tally in self._tallies() if id in GOOD),
             )
         )
 
     def _answering(self) -> Iterator[str]:
         """The versions that customers are being answered by, as their hosts know it."""
+        return (id for id, tally in self._tallies() if tally.running > 0 and id in self.versions)
+
+    def _tallies(self) -> Iterator[tuple[str, Tally]]:
         for node in self._world.nodes.values():
             if isinstance(node, HostNode) and node.serving:
-                tallies = node.serving.models.counts.tallies
-                yield from (id for id, tally in tallies.items() if tally.running > 0 and id in self.versions)
+                yield from node.serving.models.counts.tallies.items()
+
+    def _serves(self, replica: str) -> str:
+        """What a process serves: what it was started with, or has been reloaded with since."""
+        node = self._world.nodes.get(replica)
+        return node.replica.version.id if isinstance(node, ReplicaNode) else version_of(replica)
 
     # -- the record
 
@@ -102,7 +118,7 @@ class Modelled:
         hangs = plan.route.stable if plan and plan.route else ""
         if hangs != state.stable:
             waits.append(("the board", MODEL, f"the plan with {state.stable}, has {hangs!r}"))
-        there = {version_of(name) for name in self.crew.placed}
+        there = set(map(self._serves, self.crew.placed))
         if there != {state.stable}:
             waits.append(("the crew", MODEL, f"replicas of {state.stable} alone, has {sorted(there)}"))
         return waits

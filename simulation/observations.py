@@ -88,7 +88,8 @@ class Effected(Observation, frozen=True):
 
 class Hung(Observation, frozen=True):
     """A plan of the model hangs on the board. `cut` are versions that somebody was being answered by, and that
-    are not in it."""
+    are not in it; `reloading` those of which replicas turn from one into the other; `errors` are those that
+    hosts have counted so far of versions that make none."""
 
     revision: int
     stable: str
@@ -96,6 +97,8 @@ class Hung(Observation, frozen=True):
     shadow: bool = False
     placed: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    reloading: tuple[str, ...] = ()
+    errors: int = 0
 
 
 class Saw(Observation, frozen=True):
@@ -152,6 +155,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     to: str = ""
     stage: str = ""
     end: str = ""
+    in_place: bool = False
+    reason: str = ""
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from actors.residents import model as residence
+from actors.serving.balance import Balance
+from actors.serving.replies import Replies
 from actors.serving.router import Models
 from flotilla.core.effects import Effects
+from flotilla.core.errors import FlotillaError
 from flotilla.core.generation import Prompt
 from flotilla.core.policy import stepping
 from flotilla.core.swap_facts import Publish, SwapEnded
@@ -110,6 +114,30 @@ def unheld(_: World) -> AbstractContextManager[None]:
     return instead(Models, "hold", make)
 
 
+def stale_blamed(_: World) -> AbstractContextManager[None]:
+    """Who is asked for what it serves no longer has failed, and so has the version: nobody believes what it says
+    it serves instead."""
+
+    def deaf(_: Any) -> Any:
+        def broken(*_: Any) -> None:
+            return None
+
+        return broken
+
+    def strict(_: Any) -> Any:
+        def broken(self: Replies, error: FlotillaError, *_: Any) -> bool:
+            return error.status >= 500
+
+        return broken
+
+    @contextmanager
+    def both() -> Generator[None]:
+        with instead(Balance, "serves", deaf), instead(Replies, "_is_its_own", strict):
+            yield
+
+    return both()
+
+
 MODEL_BUGS: dict[str, Bug] = {
     "other-version": Bug(other_version, frozenset({"mixed"}), models=True),
     "unpublished": Bug(unpublished, frozenset({"stuck"}), models=True),
@@ -118,4 +146,5 @@ MODEL_BUGS: dict[str, Bug] = {
     "lost-promotion": Bug(lost_promotion, frozenset({"stable"}), models=True),
     "tool-loop": Bug(tool_loop, frozenset({"changed"}), models=True),
     "unheld": Bug(unheld, frozenset({"changed"}), models=True),
+    "stale-blamed": Bug(stale_blamed, frozenset({"blamed"}), models=True),
 }

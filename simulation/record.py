@@ -52,6 +52,7 @@ def changes_of(stored: Iterable[Stored]) -> list[Change]:
 
 
 def _change(seq: int, type: str, fact: dict[str, Any]) -> Change:
-    words = {name: fact[name] for name in ("swap", "to", "stage", "end") if fact.get(name)}
+    words = {name: fact[name] for name in ("swap", "to", "stage", "end", "reason") if fact.get(name)}
     version = fact.get("version") or "" if type == "model.served" else ""
-    return Change(seq=seq, type=type, version=version, **words)
+    in_place = bool(fact.get("order", {}).get("in_place"))
+    return Change(seq=seq, type=type, version=version, in_place=in_place, **words)

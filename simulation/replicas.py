@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,9 +15,9 @@ from actors.serving.watching import watch
 from flotilla.core.errors import NotFound
 from flotilla.core.swap_facts import Show
 from flotilla.core.versions import FLEET, Version
-from models.scripted import ScriptedModel, open_engine
 from simulation.nodes import TOKEN, Ground, Node
 from simulation.versions import ACTOR
+from simulation.weights import Reloadable
 
 
 async def _no_weights(source: str, checksum: str) -> str:
@@ -25,16 +25,17 @@ async def _no_weights(source: str, checksum: str) -> str:
 
 
 class ReplicaNode(Node):
-    def __init__(self, version: Version, ground: Ground) -> None:
+    """Started with `version`; it can be reloaded in place with any of `weights`."""
+
+    def __init__(self, version: Version, weights: Mapping[str, Version], ground: Ground) -> None:
         super().__init__(ground)
         self.version = version
-        self.engine: ScriptedModel
-        self.replica: Replica
+        self.engine = Reloadable(version, weights, self.clock, ground.chance)
+        self.replica = Replica(self.engine, version, _no_weights, self.clock, ground.log)
         self.up = False
 
     async def run(self) -> None:
-        self.engine = await open_engine(self.version, "", name=self.version.id, clock=self.clock)
-        self.replica = replica = Replica(self.engine, self.version, _no_weights, self.clock, self.ground.log)
+        replica = self.replica
         await replica.warm()
         self.up = True
         service = Service(
@@ -50,6 +51,11 @@ class ReplicaNode(Node):
             closers=(self.engine.close,),
         )
         await service.run(self.ground.name, "127.0.0.1", lambda _: None)
+
+    @property
+    def reloading(self) -> bool:
+        """Whether other weights are being loaded just now."""
+        return "reloading" in self.replica.report()[1]
 
     def suffer(self, **settings: Any) -> None:
         """From now on its engine is slow (`slow_ms`), or breaks off (`fail_share`)."""

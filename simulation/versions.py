@@ -18,6 +18,7 @@ REPLIES = (
     "A branch opens at nine.",
 )
 GOOD = ("m@1", "m@2")
+IN_PLACE_SHARE = 0.35
 BAD = "m@3"
 """Slow, or it breaks off, or it can't be started: as the world's seed says."""
 
@@ -62,6 +63,7 @@ def order(chance: random.Random) -> SwapOrder:
         budgets=Budgets(replies_min=5, quality_drop_max=1.0),  # only the bad one is worse
         automatic=chance.random() < 0.8,
         load_max_s=30.0,
+        in_place=chance.random() < IN_PLACE_SHARE,
         keep_s=chance.choice((0.5, 2.0, 5.0)),
     )
 

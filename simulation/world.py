@@ -140,7 +140,7 @@ class World:
         if name == CONTROLLER:
             return ControllerNode(ground)
         if self.modelled and name in self.modelled.crew.placed:
-            return ReplicaNode(self.modelled.crew.placed[name].version, ground)
+            return ReplicaNode(self.modelled.crew.placed[name].version, self.modelled.weights, ground)
         return HostNode(ground)
 
     def kill(self, name: str) -> None:

@@ -179,6 +179,7 @@ class SessionPerformer(Performer):
                 async for signal in self._work.generate(effect, watch):
                     if isinstance(signal, signals.Generated):
                         at.waited("model", watch.beyond_engine_s)
+                        at.engine_took(watch.engine_first_ms / 1000)
                     yield signal
             case _:
                 raise TypeError(f"A session has no work {type(effect).__name__}.")

@@ -40,6 +40,14 @@ class Catalogue:
         plan = self.plans.get(model_of(id))
         return plan.versions.get(id) if plan else None
 
+    def there(self, id: str) -> Version | None:
+        """Like `version`; also one that replicas are being reloaded with, which may have begun a reply."""
+        plan = self.plans.get(model_of(id))
+        if plan is None or id in plan.versions or id not in plan.reloading or plan.route is None:
+            return self.version(id)
+        stable = plan.versions.get(plan.route.stable)
+        return stable and _named_as(stable, id)
+
     def route(self, model: str) -> Route | None:
         plan = self.plans.get(model)
         return plan.route if plan else None
@@ -62,6 +70,8 @@ class Catalogue:
         """Like `choose`, for a reply whose version was chosen some time ago: one that is in no plan any more
         is followed by its model's stable one: nobody is left who could go on with it. Not for the fleet
         itself, which wants to know of that very version."""
+        if prompt.said and (begun_by := self.there(prompt.model)) and may_use(begun_by, prompt.origin.tenant):
+            return begun_by
         route = self.route(model_of(prompt.model))
         gone = "@" in prompt.model and self.version(prompt.model) is None
         if gone and route is not None and prompt.origin.tenant != FLEET:
@@ -104,7 +114,11 @@ def _in_its_place(version: Version, plan: Plan) -> Iterator[Version]:
     to be asked for yet. Whoever asks needs no more of it than its name."""
     if version.id in plan.reloading:
         for id in plan.reloading:
-            yield msgspec.structs.replace(version, name=id.partition("@")[2])
+            yield _named_as(version, id)
+
+
+def _named_as(version: Version, id: str) -> Version:
+    return msgspec.structs.replace(version, name=id.partition("@")[2])
 
 
 def model_of(wanted: str) -> str:

@@ -131,8 +131,8 @@ class Replica:
         return b""
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
-        """See `Model.generate`; the end says which version made it. Nothing has been generated if it raises
-        `OtherVersion` or `AdapterMissing`."""
+        """See `Model.generate`; the first piece and the end say which version made it. Nothing has been generated
+        if it raises `OtherVersion` or `AdapterMissing`."""
         expected = self._accept(prompt)
         async with self._door.entered():
             self._check(prompt, expected)
@@ -145,6 +145,7 @@ class Replica:
                             part = msgspec.structs.replace(part, model=made_by)  # noqa: PLW2901
                             meter.finished(part, told)
                         else:
+                            part = part if told else msgspec.structs.replace(part, model=made_by)  # noqa: PLW2901
                             told += part.tokens
                             meter.generated_tokens += part.tokens
                         yield part

@@ -49,8 +49,13 @@ class Begun:
         self.first_at = first_at
         first = attempt.first.result()
         if isinstance(first, Piece):
-            first = msgspec.structs.replace(first, model=version.id)
+            first = msgspec.structs.replace(first, model=first.model or version.id)
         self._parts: list[Generated] = [first]
+
+    @property
+    def made_by(self) -> str:
+        """The version that makes it: another one than was asked for, if the replica was reloaded meanwhile."""
+        return self._parts[0].model or self.version.id
 
     async def finish(self) -> None:
         """Reads the rest now."""
@@ -100,7 +105,7 @@ class Replies:
     def lost(self, begun: Begun, error: FlotillaError) -> None:
         """A reply broke off that was begun."""
         if isinstance(begun.attempt, Attempt) and self.asker.failed(begun.attempt, error):
-            self.counts.of(begun.version.id).failed()
+            self.counts.of(begun.made_by).failed()
 
     async def _tries(self, race: _Race, prompt: Prompt, terms: Terms) -> Begun:
         for number in range(terms.tries_max):

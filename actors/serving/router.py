@@ -158,7 +158,7 @@ class Models:
         version; what it begins with does."""
         key, reply = key_of(prompt), _reply_of(prompt)
         going_on = self._elsewhere.get(reply) if prompt.said else self._elsewhere.pop(reply, None)
-        if prompt.said and going_on and (version := self.catalogue.version(going_on)):
+        if prompt.said and going_on and (version := self.catalogue.there(going_on)):
             return version
         if not prompt.origin.conversation:
             origin = msgspec.structs.replace(prompt.origin, conversation=key)
@@ -198,7 +198,7 @@ class Models:
 
     def _broken_off(self, begun: Begun, prompt: Prompt, error: FlotillaError) -> Unavailable:
         self.replies.lost(begun, error)
-        self._elsewhere[_reply_of(prompt)] = begun.version.id
+        self._elsewhere[_reply_of(prompt)] = begun.made_by
         if len(self._elsewhere) > BROKEN_OFF_KEPT:
             self._elsewhere.popitem(last=False)
         if isinstance(error, Unavailable):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from actors.serving.swap_needs import LOOK_EVERY_S, SwapNeeds
-from flotilla.core.errors import FlotillaError, NotFound, Unavailable
+from flotilla.core.errors import Conflict, FlotillaError, NotFound, Unavailable
 from flotilla.core.generation import ChatMessage, Prompt
 from flotilla.core.members import Member
 from flotilla.core.policy.retry import passes
@@ -97,27 +97,30 @@ class Loading:
 
     async def _reload(self, old: Version, new: Version) -> None:
         """Each replica of `old`, one after the other, until there is none and, unless this is the way back,
-        there is one of `new`. Meanwhile whoever asks takes either; so all must know before it ends."""
-        lack = f"No replica of {old.id} was there"
+        there is one of `new`. Meanwhile whoever asks takes either; so all must know before it ends. On the way
+        back those of `new` are told, too: what they began to load for a swap that was stopped comes otherwise."""
+        lack, told = f"No replica of {old.id} was there", set[str]()
         while True:
             if await self._needs.look():
-                left = self._needs.up(old.id)
+                back = self._needs.up(new.id) if self._effect.undo else []
+                left = [*self._needs.up(old.id), *(member for member in back if member.life not in told)]
                 if not left and (self._effect.undo or self._needs.up(new.id)):
                     return await self._needs.clock.sleep(READ_BY_ALL_S)
                 if left:
-                    lack = await self._reload_one(left[0], new)
+                    lack = await self._reload_one(left[0], new, told)
             self._check_time(lack)
             await self._pause()
 
-    async def _reload_one(self, member: Member, new: Version) -> str:
-        """What is the matter, if something is that may pass."""
+    async def _reload_one(self, member: Member, new: Version, told: set[str]) -> str:
+        """What is the matter, if something is that may pass: other weights that are on their way, too."""
         left_s = max(1.0, self._until - self._needs.clock.monotonic())
         try:
             await self._needs.replicas.reload(member, new, left_s)
         except FlotillaError as error:
-            if not passes(error):
+            if not (passes(error) or isinstance(error, Conflict)):
                 raise
             return f"{member.name} could not be reloaded ({error.detail})"
+        told.add(member.life)
         await self._seen(member, new.id)
         return f"{member.name} did not say that it serves {new.id}"
 

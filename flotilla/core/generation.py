@@ -108,7 +108,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece", omit_defaults=True):
     """Text that one engine step added. `model` is the id of the version that makes the reply, in its first
-    piece: a reply that is cut short has no `Finished`. Engines leave it to whoever routes."""
+    piece: a reply that is cut short has no `Finished`. Engines leave it to the replica, and to whoever routes."""
 
     text: str
     tokens: int = 1

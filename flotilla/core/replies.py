@@ -109,7 +109,7 @@ class Replies(Conversation):
             case signals.Found():
                 return self._on_found(turn, signal)
             case signals.Streamed():
-                return self._say(turn, signal.text)
+                return (*self._begun_by(turn, signal.model), *self._say(turn, signal.text))
             case signals.Generated():
                 assert turn.started is not None
                 model = signal.model or turn.started.model
@@ -134,6 +134,14 @@ class Replies(Conversation):
             retrieval_ms=signal.retrieval_ms,
         )
         return (self.record(started), *self._proceed(turn, started))
+
+    def _begun_by(self, turn: Turn, model: str) -> Effects:
+        """Another version than was chosen begins: it is in the record before anybody sees a word of it, so that
+        whoever goes on after a crash asks that one."""
+        started = turn.started
+        if self.said or not model or started is None or started.model == model:
+            return ()
+        return (self.record(msgspec.structs.replace(started, model=model)),)
 
     def _on_answered(self, turn: Turn, signal: Answered) -> Effects:
         assert turn.started is not None

@@ -158,14 +158,17 @@ class Found(Signal, frozen=True, kw_only=True, tag="found"):
 
 
 class Streamed(Signal, frozen=True, kw_only=True, tag="streamed"):
+    """`model` is the id of the version that makes the reply, with its first words; "" if nobody says."""
+
     turn: str
     run: str
     text: str
+    model: str = ""
 
     def joined(self, later: Signal) -> Self | None:
         if not isinstance(later, Streamed) or later.run != self.run:
             return None
-        return msgspec.structs.replace(self, text=self.text + later.text)
+        return msgspec.structs.replace(self, text=self.text + later.text, model=self.model or later.model)
 
 
 class Generated(Signal, frozen=True, kw_only=True, tag="generated"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from flotilla.core import signals
+from flotilla.core.effects import Record
 from flotilla.core.facts import ReplyStarted
 from flotilla.core.generation import Origin, Usage
 from tests.build import ME, World
@@ -29,6 +32,23 @@ def test_a_reply_stays_with_its_version_over_a_crash() -> None:
     assert isinstance(work, signals.Generate)
     assert work.prompt.said and work.prompt.model == "m@1"
     assert [fact.model for fact in world.facts if isinstance(fact, ReplyStarted)] == ["m@1"]
+
+
+def test_whoever_began_instead_is_in_the_record_before_a_word_is_shown() -> None:
+    """So whoever goes on with it after a crash asks that one, and not the one that was chosen."""
+    world = World().open()
+    world.post()
+    world.step()
+    turn = world.session.turn
+    assert turn is not None
+    said = signals.Streamed(turn=turn.id, run=turn.run, text="The", model="plain@1")
+    assert [type(effect) for effect in world.feed(said)] == [Record, signals.Say]
+    world.feed(msgspec.structs.replace(said, text=" fee", model=""))
+    assert [fact.model for fact in world.facts if isinstance(fact, ReplyStarted)] == ["m@1", "plain@1"]
+    world.crash()
+    work = world.work
+    assert isinstance(work, signals.Generate)
+    assert (work.prompt.said, work.prompt.model) == ("The fee", "plain@1")
 
 
 def test_whoever_stood_in_is_told_as_the_model() -> None:

@@ -64,6 +64,7 @@ class Running:
         self.listener = Listener(self.handle, TOKEN)
         self.address = ""
         self.asked: list[Prompt] = []
+        self.methods: list[str] = []
         self.loads = 0
         self.hold_after: int | None = None
         self.go_on = asyncio.Event()
@@ -80,6 +81,7 @@ class Running:
             if self.broken:
                 raise self.broken
         self.loads += method == "load_adapter"
+        self.methods.append(method)
         count = 0
         if method == "generate" and self.hold_after == 0:
             await self._hold()

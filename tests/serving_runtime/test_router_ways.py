@@ -205,6 +205,51 @@ async def test_while_replicas_are_reloaded_in_place_either_version_answers_what_
             await rig.ask(going_on)
 
 
+async def test_what_was_begun_while_replicas_are_reloaded_goes_on_with_whoever_began_it(rig: Rig) -> None:
+    """Asked for was m@1; the one that is there by now began. When that dies m@1 is there again."""
+    both = msgspec.structs.replace(plan("m@1"), reloading=("m@1", "m@2"))
+    await rig.publish(both)
+    (began,) = await rig.start("m@2")
+    began.hold_after = 2
+    parts: list[Generated] = []
+    with pytest.raises(Unavailable):
+        async with aclosing(rig.models.generate(ask(conversation="c", model="m"))) as reply:
+            async for part in reply:
+                parts.append(part)
+                if len(parts) == 2:
+                    await rig.kill(began)
+    assert isinstance(parts[0], Piece) and parts[0].model == "m@2"
+    await rig.start("m@1")
+    for wanted in ("m", parts[0].model):  # here it is remembered, elsewhere it is in the record
+        with pytest.raises(Unavailable):
+            await rig.ask(ask(conversation="c", said=text_of(parts), model=wanted))
+    (again,) = await rig.start("m@2")
+    assert made_by(await rig.ask(ask(conversation="c", said=text_of(parts), model="m"))) == "m@2"
+    assert again.asked
+
+
+@pytest.mark.parametrize("breaks_off", [False, True])
+async def test_a_replica_that_is_reloaded_before_the_first_word_says_who_makes_it(
+    rig: Rig, breaks_off: bool
+) -> None:
+    await rig.publish(msgspec.structs.replace(plan("m@1"), reloading=("m@1", "m@2")))
+    settings = msgspec.structs.replace(FAST, fail_share=float(breaks_off))
+    (only,) = await rig.start("m@1", settings=settings)
+    only.replica._door.closed_at = 0.0
+    only.replica._door._opened.clear()
+    reading = asyncio.create_task(rig.ask(ask()))
+    await until(lambda: only.replica._door.waiting)
+    only.replica.version = version("m@2")
+    only.replica._door.open()
+    if breaks_off:
+        with pytest.raises(Unavailable):
+            await reading
+    else:
+        parts = await reading
+        assert isinstance(parts[0], Piece) and parts[0].model == made_by(parts) == "m@2"
+    assert (rig.tally("m@1").errors, rig.tally("m@2").errors) == (0, int(breaks_off))
+
+
 async def test_a_replica_itself_says_what_it_serves_by_now(rig: Rig) -> None:
     """Its beats take a second. Nobody is sent to a fallback meanwhile, and no version has failed."""
     both = msgspec.structs.replace(plan("m@1"), reloading=("m@1", "m@2"))

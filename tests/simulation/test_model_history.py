@@ -90,6 +90,45 @@ def test_a_reply_that_was_broken_off_is_the_beginning_of_one() -> None:
     assert rules(entries=[reply("THE ca", "", "reply.interrupted")]) == {"mixed"}
 
 
+IN_PLACE = (
+    *PROMOTED[:2],
+    Change(seq=3, type="swap.begun", swap="s", to="m@2", in_place=True),
+    Change(seq=4, type="swap.went", swap="s", stage="loading"),
+    Change(seq=5, type="swap.went", swap="s", stage="promoted"),
+    Change(seq=6, type="swap.ended", swap="s", end="done"),
+)
+RELOADED = [
+    hung(4, "m@1", placed=("m@1",), reloading=BOTH),
+    hung(5, "m@2", placed=("m@2",), cut=("m@1",)),
+    hung(6, "m@2", placed=("m@2",)),
+]
+
+
+def test_in_place_those_that_are_there_have_the_replicas_and_either_answers() -> None:
+    got = Received(at=2.0, client="r", session="session/s", seq=1, type="reply.completed", turn="t")
+    assert rules([*RELOADED, got], [reply("AT NINE", "m@2")], IN_PLACE) == set()
+    assert rules([hung(4, "m@1", placed=("m@2",), reloading=BOTH)], changes=IN_PLACE) == {"unplaced"}
+    later = hung(6, "m@2", placed=("m@2",), cut=("m@3",))
+    assert rules([*RELOADED, later], changes=IN_PLACE) == {"unplaced"}
+
+
+def test_only_who_has_lost_its_weights_is_gone_on_with() -> None:
+    forth, back = reply("the card COSTS", "m@2"), reply("THE CARD costs", "m@1")
+    assert rules(RELOADED, [forth], IN_PLACE) == set()
+    assert rules(RELOADED[:1], [forth], IN_PLACE) == rules(RELOADED, [back], IN_PLACE) == {"mixed"}
+    assert rules(RELOADED, [reply("the card COS", "", "reply.interrupted")], IN_PLACE) == set()
+    assert rules(RELOADED, [reply("the card NINE", "m@2")], IN_PLACE) == {"mixed"}
+    steps = [reply("the card costs", "m@1", "step.done"), reply("AT NINE", "m@2", "step.done")]
+    assert rules(RELOADED, steps, IN_PLACE) == set()
+
+
+def test_nobody_is_blamed_for_what_others_have_not_heard_yet() -> None:
+    counted = [*RELOADED[:2], hung(6, "m@2", placed=("m@2",), errors=1)]
+    assert rules(counted, changes=IN_PLACE) == {"blamed"}
+    assert rules([Fault(at=0.5, what="kill"), *counted], changes=IN_PLACE) == set()
+    assert rules([hung(4, "m@1"), hung(5, "m@2", errors=1)]) == set()
+
+
 def test_a_task_stays_at_its_version() -> None:
     first, second = reply("the card costs", "m@1", "step.done"), reply("AT NINE", "m@2", "step.done")
     assert rules(entries=[first, second]) == {"changed"}

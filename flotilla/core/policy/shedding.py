@@ -35,7 +35,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     most: int = 10_000
     # As far as the queue is too long, within these; then what has changed must show before it falls again.
     falls_to: float = 0.8
-    falls_most: float = 0.25
+    falls_most: float = 0.5
     shows_after_s: float = 0.3
     grows_by: float = 0.04
     # What one tenant may have waiting, as a multiple of what is left of the bound.
