@@ -8,9 +8,9 @@ from typing import Any
 
 from actors import follower, frames, inspection
 from actors.host import Host, refused
-from actors.listener import Reply
 from actors.outcomes import moved
 from actors.outlet import Feed, Outlet
+from actors.reply import Reply
 from actors.tickets import Replayed
 from flotilla.core.calls import Call
 from flotilla.core.errors import FlotillaError, NotFound

@@ -18,7 +18,8 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from actors.incoming import CREDIT_EVERY, Pulled, Sink, Stream, Tap
-from actors.listener import Asked, Handler, Listener, Reply
+from actors.listener import Handler, Listener
+from actors.reply import Asked, Reply
 from actors.wire import Frames, Op, check_size, items_of
 from flotilla.core.errors import FlotillaError, Overloaded, Problem, Unavailable, error_of
 from flotilla.core.limits import LIMITS

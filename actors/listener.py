@@ -7,44 +7,14 @@ import contextlib
 import hmac
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-import msgspec
-
 from actors.outlet import Feed, Outlet
+from actors.reply import Asked, Reply, problem
 from actors.wire import HELLO_BYTES_MAX, Frames, Op, check_size
-from flotilla.core.errors import FlotillaError, Refused, TooLarge, Unavailable
+from flotilla.core.errors import FlotillaError, Refused, Unavailable
 from flotilla.core.limits import LIMITS
 
 Handler = Callable[[str, bytes], AsyncGenerator[bytes]]
 """Answers a call: the method's name and its body in, items out."""
-
-
-class Reply:
-    """To whoever asked. The first `answer` or `refuse` counts, and none once the asker is `gone`: it
-    has cancelled, or its link is lost. `on_cancel` is called when that happens before an answer."""
-
-    __slots__ = ("_peer", "_stream", "gone", "on_cancel")
-
-    def __init__(self, peer: _Answering, stream: int) -> None:
-        self._peer = peer
-        self._stream = stream
-        self.gone = False
-        self.on_cancel: Callable[[], object] | None = None
-
-    def answer(self, body: bytes) -> None:
-        """An answer that no frame can carry becomes the refusal `TooLarge`."""
-        try:
-            check_size(body)
-        except TooLarge as error:
-            return self.refuse(error)
-        return self._peer.settle(self._stream, Op.ANSWER, body)
-
-    def refuse(self, error: FlotillaError) -> None:
-        self._peer.settle(self._stream, Op.ERROR, _problem(error))
-
-
-Asked = Callable[[str, bytes, Reply | None], None]
-"""Takes an ask, or a tell if nobody waits for a reply: the method's name and its body. It is called in
-the order in which they were sent, and must not wait."""
 
 
 class _Work:
@@ -209,7 +179,7 @@ class _Answering(Frames):
         if error is None:
             self.send(Op.END, stream)
         else:
-            self.send(Op.ERROR, stream, _problem(error))
+            self.send(Op.ERROR, stream, problem(error))
 
     async def _run(self, stream: int, work: _Work, body: bytes) -> None:
         method, _, payload = body.partition(b"\0")
@@ -225,9 +195,9 @@ class _Answering(Frames):
                     self.send_item(stream, item)
             self.send(Op.END, stream)
         except FlotillaError as error:
-            self.send(Op.ERROR, stream, _problem(error))
+            self.send(Op.ERROR, stream, problem(error))
         except Exception as error:
-            self.send(Op.ERROR, stream, _problem(_bug(error, method)))
+            self.send(Op.ERROR, stream, problem(_bug(error, method)))
             self._report(f"{method!r} failed.", error)
         finally:
             self._work.pop(stream, None)
@@ -296,10 +266,6 @@ def _text(method: bytes) -> str:
 
 def _bug(error: Exception, method: bytes) -> FlotillaError:
     return FlotillaError(f"{type(error).__name__} in {method!r}.")
-
-
-def _problem(error: FlotillaError) -> bytes:
-    return msgspec.json.encode(error.problem())
 
 
 class Listener:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from actors.lease import Lease
-from actors.listener import Asked, Feed, Handler, Listener
+from actors.listener import Feed, Handler, Listener
+from actors.reply import Asked
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.ids import new_id
