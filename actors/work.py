@@ -14,7 +14,7 @@ from actors.serving.going_on import going_on
 from actors.stopwatch import Stopwatch
 from flotilla.core import signals
 from flotilla.core.clock import Clock
-from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
+from flotilla.core.errors import FlotillaError, NotFound, Overloaded, Unavailable
 from flotilla.core.generation import Finished, Generated, Origin
 from flotilla.core.knowledge import Hit
 from flotilla.core.limits import LIMITS, Limits
@@ -22,6 +22,8 @@ from flotilla.core.ports import Knowledge, ModelDoor
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
+# A gateway that has just read of a new model may open a session at a host that reads of it a moment later.
+PLANS_READ_S = 2.0
 
 
 class Work:
@@ -117,8 +119,11 @@ class Work:
         return FlotillaError("The reply could not be made.", next="Send the message again with another id.")
 
     def _patient(self, error: FlotillaError, begun: float, patience_s: float) -> bool:
-        passing = isinstance(error, Unavailable | Overloaded)
-        return passing and self.clock.monotonic() - begun < patience_s
+        if isinstance(error, NotFound) and error.field == "model":
+            patience_s = PLANS_READ_S
+        elif not isinstance(error, Unavailable | Overloaded):
+            return False
+        return self.clock.monotonic() - begun < patience_s
 
 
 def _pauses() -> Iterator[float]:

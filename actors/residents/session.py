@@ -18,7 +18,7 @@ from flotilla.core import effects, signals
 from flotilla.core.agents import AGENTS
 from flotilla.core.calls import Call
 from flotilla.core.effects import Signal, Step, Woken
-from flotilla.core.errors import Conflict, FlotillaError, Problem, Unavailable
+from flotilla.core.errors import Conflict, FlotillaError, NotFound, Problem, Unavailable
 from flotilla.core.facts import (
     MessageAccepted,
     ReplyCompleted,
@@ -115,7 +115,10 @@ class SessionPerformer(Performer):
         agent = AGENTS.get(session.opened.agent)
         if agent is None or agent.collection:
             return signal
-        return msgspec.structs.replace(signal, model=self._work.chosen(session.origin, session.model))
+        try:
+            return msgspec.structs.replace(signal, model=self._work.chosen(session.origin, session.model))
+        except NotFound:  # a new one, perhaps, of which this host hasn't read yet: its search takes the time
+            return signal
 
     # -- in order
 

@@ -9,6 +9,7 @@ import structlog
 from actors.work import Work
 from flotilla.core import signals
 from flotilla.core.clock import SystemClock
+from flotilla.core.errors import NotFound
 from flotilla.core.generation import Origin
 
 
@@ -20,14 +21,40 @@ class NoKnowledge:
 
 
 class Chooser:
+    """Reads of its models after having been asked so often."""
+
+    def __init__(self, unread: int = 0) -> None:
+        self.unread = unread
+
     def choose(self, origin: Origin, wanted: str) -> str:
+        self.unread -= 1
+        if self.unread >= 0:
+            raise NotFound(f"There is no model {wanted!r}.", field="model")
         return f"{wanted}@1"
 
 
+RETRIEVE = signals.Retrieve(turn="t-1", run="t-1", collection="", query="What now?", limit=4)
+
+
+async def retrieved(model: Chooser) -> signals.Found | signals.Failed:
+    log = structlog.get_logger()
+    work = Work(knowledge=NoKnowledge(), model=model, clock=SystemClock(), log=log)  # type: ignore[arg-type]
+    return await work.retrieve(Origin(tenant="demo", conversation="s-1"), "m", RETRIEVE)
+
+
+async def test_a_model_that_this_host_has_not_read_of_yet_is_waited_for() -> None:
+    found = await retrieved(Chooser(unread=3))
+    assert isinstance(found, signals.Found) and found.model == "m@1"
+
+
+async def test_a_model_that_there_is_not_is_not_waited_for_longer_than_plans_take() -> None:
+    model = Chooser(unread=1_000_000)
+    failed = await retrieved(model)
+    assert isinstance(failed, signals.Failed) and failed.problem.field == "model"
+    assert 1_000_000 - model.unread < 20
+
+
 async def test_an_agent_without_a_collection_searches_nothing_and_has_its_version_chosen() -> None:
-    knowledge, model, log = NoKnowledge(), Chooser(), structlog.get_logger()
-    work = Work(knowledge=knowledge, model=model, clock=SystemClock(), log=log)  # type: ignore[arg-type]
-    effect = signals.Retrieve(turn="t-1", run="t-1", collection="", query="What now?", limit=4)
-    found = await work.retrieve(Origin(tenant="demo", conversation="s-1"), "m", effect)
+    found = await retrieved(Chooser())
     assert isinstance(found, signals.Found)
     assert found.hits == () and found.model == "m@1" and found.retrieval_ms < 50

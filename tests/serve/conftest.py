@@ -17,12 +17,12 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from actors.fleet import Fleet
 from actors.overview import Overview
 from flotilla.stores.embedded import Valkey
 from flotilla.stores.memory import MemoryOnce
 from models.scripted import ScriptSettings
 from serve import auth
+from serve.admission import Gate, GatedFleet
 from serve.app import create_app
 from serve.going import Going
 from serve.settings import ApiKey, Settings
@@ -46,7 +46,8 @@ class Doors:
 
     def __init__(self, cluster: Cluster) -> None:
         self.settings = SETTINGS
-        self.fleet: Fleet = cluster.fleet
+        gate = Gate(cluster.clock)
+        self.fleet = GatedFleet(cluster.links, cluster.roster, cluster.clock, LOG, gate)
         self.once = MemoryOnce()
         self.log = LOG
         self.going = Going()
