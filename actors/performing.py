@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors import recording, tracing
+from actors import early, recording, tracing
 from actors.mailbox import Envelope
 from flotilla.core.calls import Call
 from flotilla.core.effects import (
@@ -178,9 +179,11 @@ async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envel
     begun: set[int] = set()
     for n, effect in enumerate(effects[done:], done + 1):
         if isinstance(effect, Record):
-            begun |= _begin_early(at, effects, n, envelope)
-            append = recording.record(at, effect, envelope.signal)
-            await (tracing.recorded(at, envelope, effect, append) if envelope.trace else append)
+            works = early.works(effects, n, envelope)
+            begun |= works.keys()
+            with early.Beside(works, partial(_begin_early, at)):
+                append = recording.record(at, effect, envelope.signal)
+                await (tracing.recorded(at, envelope, effect, append) if envelope.trace else append)
         elif isinstance(effect, Step):
             await at.resident.performer.step(at, effect)
         elif n not in begun:
@@ -189,18 +192,9 @@ async def perform_all(at: Activation, effects: Sequence[Effect], envelope: Envel
     recording.snapshot_soon(at)
 
 
-def _begin_early(at: Activation, effects: Sequence[Effect], done: int, envelope: Envelope) -> set[int]:
-    """Starts what need not wait for the record, up to whatever else must come in its order."""
-    begun: set[int] = set()
-    for n, effect in enumerate(effects[done:], done + 1):
-        if isinstance(effect, Work) and effect.early:
-            perform(at, effect, envelope)
-            begun.add(n)
-        elif not isinstance(effect, Answer):
-            break
-        elif not effect.key:  # nobody waits for what is behind it, though it is not said yet
-            envelope = envelope.behind_answer()
-    return begun
+def _begin_early(at: Activation, work: Work, envelope: Envelope) -> None:
+    if not at.lost:  # to another host, say, while the record was written
+        _work(at, work, envelope)
 
 
 async def perform_due(at: Activation, effects: Sequence[Effect], due: Due, envelope: Envelope) -> None:

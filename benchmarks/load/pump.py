@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 
+from benchmarks.load.alarm import Alarm
 from benchmarks.load.crowd import Crowd
 from benchmarks.load.lag import Lag
 from benchmarks.load.notes import Turn
 from benchmarks.load.orders import Play, Played
 from benchmarks.load.schedule import Schedule
-
-LEAST_WAIT_S = 0.0005
 
 
 class Pump:
@@ -25,28 +24,31 @@ class Pump:
         self._name = re.sub(r"\W", "_", name)  # phases may be called anything, and ids not
         self._next = 0
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._alarm = Alarm(self._tick)
 
     async def run(self, patience_s: float) -> Played:
         """Returns when the phase's time is up, and its last turns have had `patience_s` to be good."""
         self._crowd.watch.begin(self._play.at)
-        self._tick(asyncio.get_running_loop())
-        await self._over
+        try:
+            self._tick()
+            await self._over
+        finally:
+            self._alarm.close()
         end = self._play.at + self._play.seconds + patience_s
         await asyncio.sleep(max(0.0, end - self._crowd.notes.clock()))
         watch = self._crowd.watch
         return Played(due=len(self._turns.at_s), good=watch.good, failed=watch.failed)
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _tick(self) -> None:
         """Everything that is due; then sleeps until the next one is."""
         turns, began, clock = self._turns, self._play.at, self._crowd.notes.clock
         while self._next < len(turns.at_s):
-            wait = began + turns.at_s[self._next] - clock()
-            if wait > 0:
-                loop.call_later(max(LEAST_WAIT_S, wait), self._tick, loop)
-                return
+            due = began + turns.at_s[self._next]
+            if due > clock():
+                return self._alarm.set(due)
             self._send(self._next)
             self._next += 1
-        self._over.set_result(None)
+        return self._over.set_result(None)
 
     def _send(self, n: int) -> None:
         number = self._turns.conversation[n]

@@ -41,6 +41,7 @@ class World:
 
     def __init__(self) -> None:
         self.id = ActorId("t", "k", "a")
+        self.lost = False
         self.tasks: dict[str, asyncio.Task[None]] | None = None
         self.began: list[str] = []
         self.calls: list[Call] = []
@@ -147,3 +148,50 @@ async def test_a_record_that_fails_leaves_the_rest_undone(world: World, monkeypa
     with pytest.raises(Unavailable):
         await doing
     assert world.began == ["1"]
+
+
+async def test_the_record_leaves_first(world: World, monkeypatch: Any) -> None:
+    """With all that were asked for in the same turn of the loop, and only then the works begin."""
+    order: list[str] = []
+
+    async def record(*_: Any) -> None:
+        for step in ("asked for", "sent"):
+            order.append(step)
+            await asyncio.sleep(0)
+        await world.written.wait()
+
+    monkeypatch.setattr(recording, "record", record)
+    monkeypatch.setattr(world, "began", order)
+    doing = world.perform(RECORD, Look(what="work"))
+    await world.settle()
+    assert order == ["asked for", "sent", "work"]
+    world.written.set()
+    await doing
+
+
+async def test_a_record_that_is_there_at_once_is_followed_by_its_works_in_order(world: World) -> None:
+    world.written.set()
+    await world.perform(RECORD, Look(what="1"), Later(what="2"))
+    await world.settle()
+    assert world.began == ["1", "2"]
+
+
+async def test_a_record_that_fails_at_once_begins_nothing(world: World, monkeypatch: Any) -> None:
+    async def fails(*_: Any) -> None:
+        raise Unavailable("Full.")
+
+    monkeypatch.setattr(recording, "record", fails)
+    with pytest.raises(Unavailable):
+        await world.perform(RECORD, Look(what="1"))
+    await world.settle()
+    assert world.began == [] and world.tasks is None
+
+
+async def test_an_actor_that_is_lost_meanwhile_begins_nothing(world: World) -> None:
+    doing = world.perform(RECORD, Look(what="1"))
+    await asyncio.sleep(0)
+    world.lost = True
+    world.written.set()
+    await doing
+    await world.settle()
+    assert world.began == []
