@@ -19,7 +19,8 @@ from typing import Any, TextIO
 import msgspec
 
 from benchmarks.ending import end
-from models.settings import EngineSettings, engine_arguments, environment
+from models.neighbours import VARIABLE, Seat
+from models.settings import EngineSettings, engine_arguments, environment, threads_of
 from models.weights import prepare
 
 
@@ -51,10 +52,10 @@ class Solo:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, cache: Path, *, ours: bool = False, **settings: Any) -> Solo:
+    async def start(cls, cache: Path, *, ours: bool = False, seated: bool = False, **settings: Any) -> Solo:
         """`settings` are of `EngineSettings`; `ours` adds what our engine brings into vLLM's: two logits
-        processors and a worker's extension."""
-        words = (str(cache), json.dumps(settings), "ours" if ours else "")
+        processors and a worker's extension. One that is `seated`, too, knows of others on its cores."""
+        words = (str(cache), json.dumps(settings), "seated" if seated else "ours" if ours else "")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -161,6 +162,9 @@ async def main() -> None:
     given.setdefault("weights", str(prepare(Path(cache))))
     settings = EngineSettings(**given)
     os.environ.update(environment(settings, cpu=True))
+    seat = Seat(threads_of(settings)) if ours == "seated" else None  # held until this process ends
+    if seat is not None:
+        os.environ[VARIABLE] = str(seat.path)
     await _serve(_Engine(settings, _ours() if ours else {}), answers)
 
 

@@ -7,7 +7,7 @@ exceptions end here or in `paged_reply`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import count
 from pathlib import Path
@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from flotilla.core.errors import Conflict, Misconfigured, Unavailable, Unsupported
+from flotilla.core.errors import Conflict, Misconfigured, Unsupported
 from flotilla.core.generation import ChatMessage, EngineLoad, Generated, Prompt
 from flotilla.core.versions import Version
 from models import adapters
 from models.adapters import Adapter, Shelf
 from models.chat import ChatEncoder
 from models.fitting import check_like
+from models.neighbours import Seat
+from models.paged_calls import add, let_go, load_weights, translated
 from models.paged_load import Gauge
 from models.paged_reply import Reply, down, lora_of, nothing_left, sampling, tokens_of, translate
 from models.paged_schema import checked_constraint
-from models.paged_start import encoder_of, on_cpu, start
-from models.paged_worker import RELOAD
+from models.paged_start import encoder_of, on_cpu, seated, start
 from models.settings import EngineSettings, of_version
 
 if TYPE_CHECKING:
@@ -49,11 +50,14 @@ async def open_engine(version: Version, folder: str, *, name: str, threads: int)
 class VllmModel:
     """One vLLM engine. Made by `open`; `close` ends its process."""
 
-    def __init__(self, started: tuple[AsyncLLM, ChatEncoder], settings: EngineSettings, gauge: Gauge) -> None:
+    def __init__(
+        self, started: tuple[AsyncLLM, ChatEncoder], settings: EngineSettings, gauge: Gauge, seat: Seat
+    ) -> None:
         self._running: AsyncLLM | None = started[0]
         self._encoder = started[1]
         self._settings = settings
         self._gauge = gauge
+        self._seat = seat
         self._shelf = Shelf(settings.adapters_max)
         self._changing = asyncio.Lock()
         self._requests = count(1)
@@ -67,7 +71,9 @@ class VllmModel:
         Raises `Misconfigured` for weights or settings that can't work. Sets process-wide environment
         variables (`models.settings.environment`), which vLLM wants.
         """
-        return await asyncio.to_thread(_opened, settings)
+        opened = await asyncio.to_thread(_opened, settings)
+        opened._seat.idle_soon()
+        return opened
 
     def __repr__(self) -> str:
         return f"<VllmModel {self.name}, {self.unfinished} unfinished{', closed' * (self._running is None)}>"
@@ -95,6 +101,12 @@ class VllmModel:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Generated]:
         """See `Model.generate`. `tokens_max` bounds the whole reply, `said` included."""
+        with self._seat.used():
+            async with aclosing(self._generated(prompt)) as parts:
+                async for part in parts:
+                    yield part
+
+    async def _generated(self, prompt: Prompt) -> AsyncGenerator[Generated]:
         engine, encoder = self._engine, self._encoder
         with self._shelf.using(prompt.adapter) as adapter:
             schema = await asyncio.to_thread(checked_constraint, prompt) if prompt.structured else ""
@@ -147,7 +159,7 @@ class VllmModel:
             self._shelf.make_room()
             await self._drop_unloaded(engine)
             adapter = self._shelf.made(id, folder)
-            await _add(engine, adapter)
+            await add(engine, adapter)
             self._shelf.put(adapter)
 
     async def unload_adapter(self, id: str) -> None:
@@ -158,7 +170,7 @@ class VllmModel:
 
     async def _drop_unloaded(self, engine: AsyncLLM) -> None:
         for adapter in self._shelf.gone():
-            await _translated(engine.remove_lora(adapter.number))
+            await translated(engine.remove_lora(adapter.number))
 
     # -- other weights
 
@@ -188,7 +200,7 @@ class VllmModel:
     async def _replace(self, engine: AsyncLLM, folder: str) -> None:
         """The weights in `folder` in place of those that run, which come back if that fails."""
         try:
-            await _load_weights(engine, folder)
+            await load_weights(engine, folder)
         except Exception as error:
             await self._restore(engine)
             raise Misconfigured(
@@ -199,7 +211,7 @@ class VllmModel:
 
     async def _restore(self, engine: AsyncLLM) -> None:
         try:
-            await _load_weights(engine, self._settings.weights)
+            await load_weights(engine, self._settings.weights)
         except Exception as error:
             self._broken = f"{self.name} lost its weights: {error}"
             raise down(self._broken) from error
@@ -210,11 +222,11 @@ class VllmModel:
         """Moves the weights to the machine's memory and frees the GPU's, KV cache included, until `wake`.
         Raises `Unsupported` on a CPU, and without the setting `sleep`."""
         self._check_sleeps()
-        await _translated(self._engine.sleep(level=1))
+        await translated(self._engine.sleep(level=1))
 
     async def wake(self) -> None:
         self._check_sleeps()
-        await _translated(self._engine.wake_up())
+        await translated(self._engine.wake_up())
 
     def _check_sleeps(self) -> None:
         if on_cpu(self._settings):
@@ -233,7 +245,7 @@ class VllmModel:
             return
         try:
             async with asyncio.timeout(self._settings.ping_timeout_s):
-                async for _ in self.generate(PING):
+                async for _ in self._generated(PING):  # nobody's reply, and no work to speak of
                     pass
         except TimeoutError:
             seconds = self._settings.ping_timeout_s
@@ -243,51 +255,16 @@ class VllmModel:
         """Ends the engine; generations in flight raise `Unavailable`. Twice is once."""
         engine, self._running = self._running, None
         if engine is not None:
-            _let_go(engine)
+            self._seat.leave()
+            let_go(engine)
             await asyncio.to_thread(engine.shutdown)
 
 
 def _opened(settings: EngineSettings) -> VllmModel:
     # The engine is a local of no frame here: one of them may live on (see `start`).
-    gauge = Gauge()
-    return VllmModel(start(settings, gauge), settings, gauge)
-
-
-async def _translated(waiting: Awaitable[T]) -> T:
+    gauge, seat = Gauge(), seated(settings)
     try:
-        return await waiting
-    except Exception as error:
-        translate(error)
-
-
-async def _add(engine: AsyncLLM, adapter: Adapter) -> None:
-    try:
-        await engine.add_lora(lora_of(adapter))
-    except Exception as error:
-        if engine.errored:
-            translate(error)
-        raise Misconfigured(
-            f"The engine can't load the adapter in {adapter.folder}: {error}",
-            field="adapter",
-            next="Load it on the base that it was trained for.",
-        ) from error
-
-
-async def _load_weights(engine: AsyncLLM, folder: str) -> None:
-    """Nothing is generated meanwhile, not even what was cancelled a moment ago; no cached prefix is left."""
-    await engine.pause_generation(mode="abort")
-    try:
-        await engine.collective_rpc(RELOAD, kwargs={"weights_path": folder})
-        if not await engine.reset_prefix_cache():
-            raise Unavailable("The prefix cache is in use.")
-    finally:
-        await engine.resume_generation()
-
-
-def _let_go(engine: AsyncLLM) -> None:
-    """Ends what waits on the engine: `shutdown` leaves those readers waiting for ever."""
-    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415  (see `import_vllm`)
-
-    if engine.output_handler is not None:
-        engine.output_handler.cancel()
-    engine.output_processor.propagate_error(EngineDeadError())
+        return VllmModel(start(settings, gauge), settings, gauge, seat)
+    except BaseException:
+        seat.leave()
+        raise

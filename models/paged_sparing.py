@@ -16,6 +16,7 @@ import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
+from models import restraint
 from models.paged_worker import Reloading
 
 NAME = f"{__name__}.Sparing"
@@ -66,6 +67,8 @@ def _kept(made: torch.Tensor, rows: torch.Tensor) -> Generator[None]:
 class Extension(Reloading):
     """What vLLM mixes into its worker: importing it is the one moment before the model is loaded."""
 
+
+restraint.mind()
 
 if current_platform.is_cpu():
     type(current_platform).get_punica_wrapper = classmethod(lambda _: NAME)  # type: ignore[method-assign]

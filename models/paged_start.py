@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from flotilla.core.errors import Misconfigured
 from models.chat import ChatEncoder
 from models.fitting import check_architecture, check_memory, free_bytes
+from models.neighbours import VARIABLE, Seat
 from models.paged_load import Gauge
 from models.paged_worker import EXTENSION
-from models.settings import OFFLINE, EngineSettings, engine_arguments, environment
+from models.settings import OFFLINE, EngineSettings, engine_arguments, environment, threads_of
 from models.weights import check
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ def start(settings: EngineSettings, gauge: Gauge) -> tuple[AsyncLLM, ChatEncoder
     os.environ.update(environment(settings, cpu=cpu))
     import_vllm()
     return _with_encoder(_engine(settings, gauge, cpu=cpu))
+
+
+def seated(settings: EngineSettings) -> Seat:
+    """A seat among those who compute on the same cores, which the engine's process will know of. On a GPU an
+    engine has no threads that would stand in anybody's way."""
+    os.environ.pop(VARIABLE, None)
+    if not on_cpu(settings):
+        return Seat(0)
+    seat = Seat(threads_of(settings))
+    os.environ[VARIABLE] = str(seat.path)
+    return seat
 
 
 def import_vllm() -> None:

@@ -6,19 +6,23 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from flotilla.core.errors import AdapterMissing, Conflict, Misconfigured, Overloaded, Refused, Unsupported
 from flotilla.core.generation import Generated, Origin, Piece, Prompt
 from flotilla.core.versions import Version
 from models.engines import open_engine
+from models.neighbours import Seat
 from models.paged import VllmModel
+from models.restraint import cores
 from models.variants import adapted, tiny
 from tests.contracts import abilities
 from tests.contracts.abilities import ask, end_of, run, said_by
@@ -51,6 +55,31 @@ async def test_cancelling_frees_the_engine_at_once(engine: VllmModel) -> None:
             pass
         took.append(perf_counter() - closed_at)
     assert sorted(took)[2] < CANCEL_S_MAX, took
+
+
+async def test_it_waits_asleep_while_another_engine_is_busy_on_its_cores(
+    engine: VllmModel, seats: Path
+) -> None:
+    """An idle team beside its own has its process do so, one thread more than there are cores."""
+    alone = threads_of_engine()
+    other = Seat(cores(), seats)
+    await until(lambda: threads_of_engine() >= alone + cores())
+    await run(engine, ask("Hi", tokens_max=5))
+    other.idle()
+    await until(lambda: threads_of_engine() <= alone)
+    other.leave()
+    await run(engine, ask("Hi", tokens_max=5))
+
+
+def threads_of_engine() -> int:
+    """Of the process that vLLM has started."""
+    return max(child.num_threads() for child in psutil.Process().children(recursive=True))
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.05)
 
 
 async def test_adapters_come_and_go(engine: VllmModel, base: Path) -> None:
