@@ -25,12 +25,12 @@ test:            ## every check and test
 
 soak:            ## the doors under wild requests; then everything dies at random under load, for MINUTES (20), from SEED
 	@scripts/setup dev
-	@FLOTILLA_FUZZ_CASES=200 FLOTILLA_FUZZ_SEED=$(or $(SEED),0) python -m pytest -q tests/serve/test_socket_fuzz.py tests/cluster/test_fuzz_doors.py
+	@FLOTILLA_FUZZ_CASES=200 FLOTILLA_FUZZ_SEED=$(or $(SEED),0) python -m pytest -q tests/serve/test_socket_fuzz.py tests/serve/test_stream_fuzz.py tests/serve/test_http_chains.py tests/cluster/test_fuzz_doors.py
 	@python -m benchmarks.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 bench:           ## every benchmark, into benchmarks/out/*.json, and the load tests' short set with its pages
 	@scripts/setup dev
-	@for name in sizes links messages density durable fairness overload limits reminders rebalance failover simulate retrieval turn ingress models affinity replicas embedding swaps real_swap adapters peers; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
+	@for name in sizes links messages density durable fairness overload limits reminders rebalance failover simulate retrieval turn ingress models affinity replicas embedding swaps real_swap crowding adapters peers; do python -m benchmarks.$$name --json benchmarks/out/$$name.json || exit 1; done
 	@for name in $(LOADS); do python -m benchmarks.load run $$name --short --name $$name-short; [ $$? -le 1 ] || exit 1; python -m benchmarks.reporting $$name-short || true; done
 
 screenshot:      ## the picture of the README, taken by the test of the page

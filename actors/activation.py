@@ -14,9 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import doubt, measuring, performing, recording, supervision
-from actors.audience import Audience, Newcomer
+from actors.addressee import Addressee, told
+from actors.audience import Newcomer
 from actors.follower import Follower
-from actors.mailbox import Envelope, Mailbox
+from actors.mailbox import Envelope
 from actors.outcomes import late, moved, unknown
 from actors.runtime import Resident
 from flotilla.core.actor import Actor
@@ -34,11 +35,10 @@ Doing = Callable[[], Coroutine[Any, Any, None]]
 ANSWERED: tuple[type[Signal], ...] = (Message, Newcomer)
 
 
-class Activation(Audience):
+class Activation(Addressee):
     """Made by its host, awake once its journal is folded. `notes` is for its performer."""
 
     __slots__ = (
-        "_box",
         "_queued",
         "_runner",
         "_running",
@@ -71,7 +71,6 @@ class Activation(Audience):
         self.lost = False
         self.leaving = False
         self.notes: Any = None
-        self._box: Mailbox | None = None
         self._queued = False
         self._running = False
         self._runner: asyncio.Task[None] | None = None
@@ -81,13 +80,13 @@ class Activation(Audience):
         return f"<Activation {self.id}: seq {self.recorded}, {self.waiting} waiting>"
 
     @property
-    def waiting(self) -> int:
-        return len(self._box) if self._box else 0
-
-    @property
     def idle(self) -> bool:
         busy = self._running or self._queued or self._box or self.tasks or self._tickets
         return not busy and not self.actor.unfinished
+
+    def working_on(self) -> list[str]:
+        """The keys of its works that are under way: for an operator."""
+        return sorted(self.tasks or ())
 
     # -- hearing
 
@@ -95,10 +94,8 @@ class Activation(Audience):
         """Raises `Moved` if the actor has left, `MailboxFull` if too much waits."""
         if self.lost:
             raise moved()
-        if self._box is None:
-            self._box = Mailbox(self.resident.kind.limits.mailbox_messages_max)
         envelope.since = self.host.runtime.clock.monotonic()
-        self._box.put(envelope, bounded=bounded)
+        self.put(envelope, bounded=bounded)
         self._schedule()
 
     def hear(self, signal: Signal, call: Call | None = None, deadline: float | None = None) -> None:
@@ -254,11 +251,6 @@ class Activation(Audience):
         """Folds the journal; what is delivered meanwhile waits."""
         self._begin(partial(supervision.wake, self), None)
 
-    def put_back(self, envelope: Envelope) -> None:
-        if self._box is None:
-            self._box = Mailbox(self.resident.kind.limits.mailbox_messages_max)
-        self._box.put_back(envelope)
-
     # -- answering and leaving
 
     def abandoned(self, key: str) -> None:
@@ -271,11 +263,7 @@ class Activation(Audience):
     def refuse(self, envelope: Envelope, error: FlotillaError) -> None:
         self.resident.counts["refused"] += 1
         measuring.failed(envelope, error)
-        if isinstance(envelope.signal, Newcomer):
-            envelope.signal.follower.end(error)
-        elif envelope.ticket is not None:
-            envelope.ticket.refuse(error)
-        elif not isinstance(envelope.signal, Abandoned):
+        if not told(envelope, error) and not isinstance(envelope.signal, Abandoned):
             tag = type(envelope.signal).__name__
             self.host.runtime.log.warning(
                 "signal.refused", actor=str(self.id), signal=tag, reason=error.detail
@@ -295,30 +283,12 @@ class Activation(Audience):
         if self._runner is not None:
             self._runner.cancel()
 
-    def drop_reports(self) -> None:
-        """What stopped work has reported and nobody has read: it will be done again."""
-        if self._box:
-            self._box.drop(lambda signal: not isinstance(signal, Message | Due | Newcomer))
-
-    # -- for an operator
-
-    def mail(self) -> list[str]:
-        """The types of the messages that wait, and not their text."""
-        return self._box.types() if self._box else []
-
-    def working_on(self) -> list[str]:
-        return sorted(self.tasks or ())
-
     def lose(self, error: FlotillaError | None = None) -> None:
         """Forgets everything; the journal knows. Whoever waits is told to come again."""
         error = error or moved()
         self.lost = True
         performing.cancel_tasks(self)
-        for envelope in self._box.take_all() if self._box else ():
-            if isinstance(envelope.signal, Newcomer):
-                envelope.signal.follower.end(error)
-            elif envelope.ticket is not None:
-                envelope.ticket.refuse(error)
+        self.refuse_waiting(error)
         self.refuse_promised(unknown() if isinstance(error, Moved) else error)
         self.dismiss(error)
         self.host.forget(self)

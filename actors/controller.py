@@ -15,6 +15,7 @@ import msgspec
 
 from actors import frames, placement
 from actors.link import Links
+from actors.looking import keep_looking
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError, NotFound, Unavailable
 from flotilla.core.ids import ActorId
@@ -106,14 +107,13 @@ class Controller:
     async def run(self) -> None:
         """Looks once a second, for as long as its process lives."""
         try:
-            while True:
-                try:
-                    await self.look()
-                except FlotillaError as error:  # blind for now: what is there stays as it is
-                    self._log.warning("controller.blind", reason=error.detail)
-                await self._clock.sleep(LOOK_EVERY_S)
+            await keep_looking(self.look, LOOK_EVERY_S, self._clock, self._blind)
         finally:
             await self.aclose()
+
+    def _blind(self, error: FlotillaError) -> None:
+        """For now: what is there stays as it is."""
+        self._log.warning("controller.blind", reason=error.detail)
 
     async def look(self) -> Plan:
         """One look, and what follows from it. Raises `Unavailable` if there is nothing to see by."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from actors import placement
+from actors.looking import keep_looking
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.ids import ActorId
@@ -163,12 +164,10 @@ class Roster:
         return {member.address for members in self._members.values() for member in members}
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.refresh()
-            except FlotillaError as error:
-                self._log.warning("roster.stale", reason=error.detail)
-            await self._clock.sleep(REFRESH_EVERY_S)
+        await keep_looking(self.refresh, REFRESH_EVERY_S, self._clock, self._stale)
+
+    def _stale(self, error: FlotillaError) -> None:
+        self._log.warning("roster.stale", reason=error.detail)
 
 
 def _with(found: list[Member], known: list[Member]) -> list[Member]:

@@ -70,11 +70,11 @@ class Work:
         return await self.knowledge.search(origin.tenant, effect.collection, effect.query, limit=effect.limit)
 
     def chosen(self, origin: Origin, wanted: str) -> str:
-        """The version that is to answer; "" while nobody knows the models."""
+        """The version that is to answer; while nobody knows the models what was `wanted`, so that it is not lost."""
         try:
             return self.model.choose(origin, wanted)
-        except Unavailable:  # nobody knows the models yet: whoever generates will
-            return ""
+        except Unavailable:  # whoever generates will know them
+            return wanted
 
     async def generate(
         self, effect: signals.Generate, watch: Stopwatch

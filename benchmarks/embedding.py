@@ -24,7 +24,8 @@ from typing import Any
 from actors.link import Links
 from actors.listener import Listener
 from actors.roster import Roster
-from actors.serving.embedding import RemoteEmbedder, Shelf, answer_embedder
+from actors.serving.embedding import RemoteEmbedder, answer_embedder
+from actors.serving.shelf import Shelf
 from benchmarks.report import Result, arguments, report
 from benchmarks.retrieval import DATA, questions
 from flotilla.connectors import documents

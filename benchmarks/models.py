@@ -187,14 +187,19 @@ def _results(name: str, n: int, done: dict[str, list[Round]]) -> list[Result]:
     mine, alone = done[name], done["alone"]
     if name == "alone":
         return []
+    hops = [
+        Result(measure=f"{name}_{hop}_ms_{n}", value=round(value, 1), unit="ms", better="lower")
+        for hop, value in _hops(mine).items()
+    ]
+    return [*_beside(name, n, mine, alone), *_medians(name, n, mine, alone), *hops]
+
+
+def _beside(name: str, n: int, mine: Sequence[Round], alone: Sequence[Round]) -> list[Result]:
+    """Round by round against vLLM alone; what is served by somebody else has no target."""
     ratios = [a.tokens_per_s / b.tokens_per_s for a, b in zip(mine, alone, strict=True)]
     added = [a.first_ms - b.first_ms for a, b in zip(mine, alone, strict=True)]
-    rates = {of: float(np.median([r.tokens_per_s for r in done[of]])) for of in (name, "alone")}
-    firsts = {of: float(np.median([r.first_ms for r in done[of]])) for of in (name, "alone")}
-    samples = len(mine) * n
-    common: dict[str, Any] = {"samples": samples, "peer": "vllm_alone"}
-    ours = name != "served"
     ratio, later = float(np.median(ratios)), float(np.median(added))
+    ours, samples = name != "served", len(mine) * n
     return [
         Result(
             measure=f"{name}_tokens_ratio_{n}",
@@ -212,29 +217,39 @@ def _results(name: str, n: int, done: dict[str, list[Round]]) -> list[Result]:
             better="lower",
             target=10.0 if ours else None,
             samples=samples,
-            spread=round((max(added) - min(added)) / firsts["alone"], 3),
+            spread=round((max(added) - min(added)) / _first_ms(alone), 3),
         ),
+    ]
+
+
+def _medians(name: str, n: int, mine: Sequence[Round], alone: Sequence[Round]) -> list[Result]:
+    common: dict[str, Any] = {"samples": len(mine) * n, "peer": "vllm_alone"}
+    return [
         Result(
             measure=f"{name}_tokens_per_s_{n}",
-            value=round(rates[name], 1),
+            value=round(_tokens_per_s(mine), 1),
             unit="tokens/s",
             better="higher",
-            peer_value=round(rates["alone"], 1),
+            peer_value=round(_tokens_per_s(alone), 1),
             **common,
         ),
         Result(
             measure=f"{name}_first_token_ms_{n}",
-            value=round(firsts[name], 1),
+            value=round(_first_ms(mine), 1),
             unit="ms",
             better="lower",
-            peer_value=round(firsts["alone"], 1),
+            peer_value=round(_first_ms(alone), 1),
             **common,
         ),
-        *(
-            Result(measure=f"{name}_{hop}_ms_{n}", value=round(value, 1), unit="ms", better="lower")
-            for hop, value in _hops(mine).items()
-        ),
     ]
+
+
+def _tokens_per_s(rounds: Sequence[Round]) -> float:
+    return float(np.median([each.tokens_per_s for each in rounds]))
+
+
+def _first_ms(rounds: Sequence[Round]) -> float:
+    return float(np.median([each.first_ms for each in rounds]))
 
 
 def _hops(rounds: Sequence[Round]) -> dict[str, float]:

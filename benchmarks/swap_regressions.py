@@ -15,7 +15,7 @@ from benchmarks.fleet import OwnFleet
 from benchmarks.swap_driving import Driver, order
 from benchmarks.swap_versions import MODEL, version
 from flotilla.core.policy.burning import burnt
-from flotilla.core.swap_facts import Budgets
+from flotilla.core.swap_orders import Budgets
 from flotilla.core.tallies import Tallies, Tally
 from flotilla.core.versions import Plan
 from flotilla.stores import valkey

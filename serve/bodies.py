@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flotilla.core.agents import WhileTalking
 from flotilla.core.errors import Refused, TooLarge
+from flotilla.core.ids import NAME
 from flotilla.core.limits import LIMITS
 from flotilla.core.policy.admission import PERSON_CHARACTERS_MAX
 
 Person = Annotated[str, Field(min_length=1, max_length=PERSON_CHARACTERS_MAX, pattern=r"\S")]
 """A person by the name that the desk knows."""
-Id = Annotated[str, Field(max_length=128)]
+Id = Annotated[str, Field(max_length=128, json_schema_extra={"pattern": f"^{NAME}$"})]
 """The client's own name for a message."""
 Stored = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Text that goes to PostgreSQL, which keeps no NUL."""

@@ -16,7 +16,7 @@ from msgspec import inspect
 
 from flotilla.core.errors import Refused
 from flotilla.core.policy.admission import PERSON_CHARACTERS_MAX
-from flotilla.core.swap_facts import GateSet, SwapOrder
+from flotilla.core.swap_orders import GateSet, SwapOrder
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -11,7 +11,8 @@ from actors.roster import Roster
 from flotilla.core.clock import SystemClock
 from flotilla.core.errors import Conflict, Unavailable
 from flotilla.core.ids import ActorId
-from flotilla.core.swap_facts import AddVersion, ModelView, Serve
+from flotilla.core.swap_facts import AddVersion, Serve
+from flotilla.core.swap_views import ModelView
 from flotilla.core.versions import FLEET, Placed, Plans, Version
 from flotilla.stores import valkey
 from flotilla.stores.valkey_boards import ValkeyPlanBoard

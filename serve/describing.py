@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from serve import openai_errors
+from serve.linking import add_links
 
 _TEXT = {"type": "string"}
 _PROBLEM: dict[str, Any] = {
@@ -58,6 +59,7 @@ def _complete(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _add_errors(path, operation["responses"])
+    add_links(document)
 
 
 def _add_errors(path: str, responses: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from actors.serving.swap_needs import SwapNeeds
 from flotilla.core.errors import DeadlinePassed, FlotillaError, NotFound
 from flotilla.core.policy import gate as gates
 from flotilla.core.policy.retry import passes
-from flotilla.core.swap_facts import Case, GateSet
+from flotilla.core.swap_orders import Case, GateSet
 
 AT_ONCE_MAX = 8
 PATIENCE_S, RETRY_S = 10.0, 0.25  # of a case

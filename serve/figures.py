@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from flotilla.core.swap_facts import Figures
+from flotilla.core.swap_orders import Figures
 from flotilla.core.tallies import SHADOW, Tallies, since, summed
 
 SPAN_S = 60.0

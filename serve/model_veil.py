@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from flotilla.core.errors import NotFound
-from flotilla.core.swap_facts import ModelView, SwapView
+from flotilla.core.swap_views import ModelView, SwapView
 from flotilla.core.versions import Version
 from serve.auth import Principal
 

@@ -13,7 +13,7 @@ from actors.roster import Roster
 from flotilla.core.ledger import Codec, Recorded
 from flotilla.core.members import Member
 from flotilla.core.swap import Model
-from flotilla.core.swap_facts import ModelView, SwapView
+from flotilla.core.swap_views import ModelView, SwapView
 from flotilla.core.tallies import Tallies
 from flotilla.core.versions import Plan, Version
 from flotilla.views import events

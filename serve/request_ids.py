@@ -42,7 +42,7 @@ class RequestIds:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         state: dict[str, Any] = scope.setdefault("state", {})
-        id = state["request_id"] = _given(scope) or new_id("req")
+        id = state["request_id"] = id_of(Headers(scope=scope).get(HEADER, ""))
         _current.set(id)
         unsaid = id if not self._told or "flotilla.inside" in scope else ""
         _unsaid.set(unsaid)
@@ -50,14 +50,16 @@ class RequestIds:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 _add(message, unsaid, state.get("standings", ()))
+            elif message["type"] == "websocket.accept":  # to which no server adds it
+                _add(message, id, ())
             await send(message)
 
         return await self._app(scope, receive, with_headers)
 
 
-def _given(scope: Scope) -> str | None:
-    given = Headers(scope=scope).get(HEADER, "")
-    return given if is_name(given) else None
+def id_of(given: str) -> str:
+    """The client's own, or one made here."""
+    return given if is_name(given) else new_id("req")
 
 
 def _add(message: Message, id: str, standings: Sequence[Any]) -> None:

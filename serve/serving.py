@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from actors.link import Links
+from actors.looking import keep_looking
 from actors.roster import Roster
 from actors.serving.router import Models
 from actors.serving.sight import Replicas
@@ -49,15 +50,16 @@ class Serving:
 
     async def run(self) -> None:
         """Until cancelled: keeps up with the plans, and with what can't be started."""
-        await asyncio.gather(self.models.run(), self._look_for_failures())
+        await asyncio.gather(self.models.run(), self._keep_up_with_failures())
+
+    async def _keep_up_with_failures(self) -> None:
+        await keep_looking(self._look_for_failures, FAILURES_EVERY_S, self._clock, self._stale)
 
     async def _look_for_failures(self) -> None:
-        while True:
-            try:
-                self._failed = await self._failures.failures()
-            except FlotillaError as error:
-                self._log.info("failures.stale", reason=error.detail)
-            await self._clock.sleep(FAILURES_EVERY_S)
+        self._failed = await self._failures.failures()
+
+    def _stale(self, error: FlotillaError) -> None:
+        self._log.info("failures.stale", reason=error.detail)
 
     def _failure(self, version: str) -> str | None:
         return self._failed.get(version)

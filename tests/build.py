@@ -186,6 +186,8 @@ class World:
                 self._show(effect)
             case signals.Seal():
                 self.sealed.add(effect.turn)
+            case signals.Unshown():
+                assert not self.shown.get(effect.turn), "another one begins what the customer already reads"
             case signals.Retrieve() | signals.Generate() | Ask():
                 assert self.work is None, "two works at a time"
                 self.work, self._given = effect, 0

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 from actors.link import Links, Listener
 from actors.roster import Roster
-from actors.serving.embedding import RemoteEmbedder, Shelf, answer_embedder
+from actors.serving.embedding import RemoteEmbedder, answer_embedder
+from actors.serving.shelf import Shelf
 from flotilla.core.ports import Embedder, Reranker
 from flotilla.core.versions import Version
 from models.embedders import DEFAULT, open_reranker

@@ -16,25 +16,20 @@ from flotilla.core.swap import Model
 from flotilla.core.swap_facts import (
     AddVersion,
     BeginSwap,
-    CanaryStep,
-    Case,
     Do,
     Emptied,
-    Figures,
-    GateSet,
     Judged,
     Loaded,
-    ModelView,
     Publish,
     Serve,
     Stuck,
     SwapEnded,
-    SwapOrder,
     SwapWent,
-    Verdict,
     Warmed,
     Worked,
 )
+from flotilla.core.swap_orders import CanaryStep, Case, Figures, GateSet, SwapOrder, Verdict
+from flotilla.core.swap_views import ModelView
 from flotilla.core.versions import FLEET, Canary, Plan, Version
 
 ME = ActorId(FLEET, "model", "m")

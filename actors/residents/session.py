@@ -128,6 +128,8 @@ class SessionPerformer(Performer):
                 await self._say(at, effect)
             case signals.Seal():
                 await self._seal(at, effect.turn)
+            case signals.Unshown():
+                await self._unshown(at, effect.turn)
             case signals.Mention():
                 at.publish(events.live_frame(at.actor.seq, effect.type, effect.data))
             case _:
@@ -139,6 +141,16 @@ class SessionPerformer(Performer):
         shown = await self._hot_log.seal(at.id, turn)
         if not _talk(at).shown_of(turn).startswith(shown):
             raise Conflict("Another host has shown more of this reply.")
+
+    async def _unshown(self, at: Activation, turn: str) -> None:
+        """Raises `Conflict` if another host, to which the actor had moved, shows this reply. While the hot log is
+        down nobody shows anything."""
+        try:
+            shown = await self._hot_log.read(at.id, turn)
+        except Unavailable:
+            return
+        if shown.text or shown.sealed:
+            raise Conflict("Another host goes on with this reply.")
 
     async def _say(self, at: Activation, say: signals.Say) -> None:
         """Into the hot log, then to the followers. While the hot log is down nothing is shown: the

@@ -70,7 +70,8 @@ class Catalogue:
         """Like `choose`, for a reply whose version was chosen some time ago: one that is in no plan any more
         is followed by its model's stable one: nobody is left who could go on with it. Not for the fleet
         itself, which wants to know of that very version."""
-        if prompt.said and (begun_by := self.there(prompt.model)) and may_use(begun_by, prompt.origin.tenant):
+        kept = bool(prompt.said) or prompt.pinned
+        if kept and (begun_by := self.there(prompt.model)) and may_use(begun_by, prompt.origin.tenant):
             return begun_by
         route = self.route(model_of(prompt.model))
         gone = "@" in prompt.model and self.version(prompt.model) is None

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from actors.link import Links
+from actors.looking import keep_looking
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.members import Member
@@ -98,12 +99,11 @@ class Manning:
 
     async def run(self) -> None:
         """Looks once a second, for as long as its process lives."""
-        while True:
-            try:
-                await self.look()
-            except FlotillaError as error:  # blind for now: what is there stays as it is
-                self._log.warning("manning.blind", reason=error.detail)
-            await self._clock.sleep(LOOK_EVERY_S)
+        await keep_looking(self.look, LOOK_EVERY_S, self._clock, self._blind)
+
+    def _blind(self, error: FlotillaError) -> None:
+        """For now: what is there stays as it is."""
+        self._log.warning("manning.blind", reason=error.detail)
 
     async def look(self) -> Decision:
         """One look, and what follows from it. Raises `Unavailable` if there is nothing to see by."""

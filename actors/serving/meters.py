@@ -6,7 +6,7 @@ from bisect import bisect_left
 
 import msgspec
 
-from flotilla.core.generation import EngineLoad, Finished
+from flotilla.core.generation import EngineLoad, Finished, Generated
 
 # Upper bounds in seconds: vLLM's own (vllm/v1/metrics/buckets.py), so that its dashboards read them.
 FIRST_TOKEN_S = (
@@ -62,6 +62,26 @@ class Meter(msgspec.Struct):
         if end.usage.completion_tokens > 1:
             making_s = max(0.0, end.total_ms - end.first_token_ms) / 1000
             self.per_token.observe(TOKEN_S, making_s / (end.usage.completion_tokens - 1))
+
+
+class Making:
+    """A reply while it is made: its first piece and its end say which version made it, all of it counts."""
+
+    __slots__ = ("_by", "_meter", "_told")
+
+    def __init__(self, meter: Meter, *, by: str) -> None:
+        self._meter = meter
+        self._by = by
+        self._told = 0
+
+    def counted(self, part: Generated) -> Generated:
+        if isinstance(part, Finished):
+            self._meter.finished(part, self._told)
+            return msgspec.structs.replace(part, model=self._by)
+        first = not self._told
+        self._told += part.tokens
+        self._meter.generated_tokens += part.tokens
+        return msgspec.structs.replace(part, model=self._by) if first else part
 
 
 class ReplicaSaid(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,12 +17,13 @@ from actors.serving.attempts import AGAIN_S, Asker, Attempt, Reading, Slow
 from actors.serving.balance import NoReplica
 from actors.serving.counting import Counts, HedgeBudget
 from flotilla.core.clock import Clock
-from flotilla.core.errors import FlotillaError, Misconfigured, OtherVersion
+from flotilla.core.errors import FlotillaError, Misconfigured, OtherVersion, Overloaded
 from flotilla.core.generation import Finished, Generated, Piece, Prompt
 from flotilla.core.limits import LIMITS
 from flotilla.core.versions import Version
 
 TRIES_MAX = 3
+PLACE_AGAIN_S = 0.25
 HEDGE_AFTER_P95S = 2.0
 HEDGE_AFTER_LEAST_S = 0.1
 
@@ -89,7 +90,7 @@ class Replies:
             self.hedges.request()
         race = _Race(self, version, prompt, terms)
         try:
-            return await self._tries(race, prompt, terms)
+            return await self._patiently(race, prompt, terms)
         except FlotillaError as error:
             if terms.counted and not race.counted and self._is_its_own(error, version, prompt):
                 self.counts.of(version.id).failed()
@@ -106,6 +107,19 @@ class Replies:
         """A reply broke off that was begun."""
         if isinstance(begun.attempt, Attempt) and self.asker.failed(begun.attempt, error):
             self.counts.of(begun.made_by).failed()
+
+    async def _patiently(self, race: _Race, prompt: Prompt, terms: Terms) -> Begun:
+        """All places for adapters may be in use for a moment, at all replicas: whoever asked for one waits for it
+        as long as for a first token, before another version's words."""
+        until = self.clock.monotonic() + terms.first_token_timeout_s
+        while True:
+            try:
+                return await self._tries(race, prompt, terms)
+            except Overloaded:
+                if not prompt.adapter or self.clock.monotonic() >= until:
+                    raise
+            race.tried.clear()
+            await self.clock.sleep(PLACE_AGAIN_S)
 
     async def _tries(self, race: _Race, prompt: Prompt, terms: Terms) -> Begun:
         for number in range(terms.tries_max):

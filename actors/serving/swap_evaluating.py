@@ -12,7 +12,7 @@ from flotilla.core.generation import ChatMessage, Prompt
 from flotilla.core.knowledge import Passage
 from flotilla.core.policy import gate, judges, prompting
 from flotilla.core.policy.retry import passes
-from flotilla.core.swap_facts import Case, GateSet, Verdict
+from flotilla.core.swap_orders import Case, GateSet, Verdict
 
 AT_ONCE_MAX = 4
 PATIENCE_S = 60.0

@@ -14,7 +14,8 @@ from actors.serving.swap_needs import LOOK_EVERY_S, SwapNeeds
 from flotilla.core.errors import FlotillaError
 from flotilla.core.policy.burning import burnt
 from flotilla.core.policy.retry import passes
-from flotilla.core.swap_facts import Do, Figures, Verdict
+from flotilla.core.swap_facts import Do
+from flotilla.core.swap_orders import Figures, Verdict
 from flotilla.core.tallies import SHADOW, Tallies, Tally, since, summed
 
 # How long the figures go on being compared once all conversations have the new version.

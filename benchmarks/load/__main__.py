@@ -8,13 +8,14 @@ import shlex
 import signal
 import sys
 from datetime import UTC, datetime
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import scenario as scenarios
 from benchmarks.load.conductor import Conductor, Where, own_fleet
-from benchmarks.load.scenario import Scenario
+from benchmarks.load.scenario import Client, Scenario
 from benchmarks.load.screen import verdicts
 from benchmarks.load.worker import many_files
 from benchmarks.load.workers import Broken
@@ -37,6 +38,9 @@ def arguments() -> argparse.Namespace:
     run.add_argument("--seed", type=int, default=1, help="fixes the traffic")
     run.add_argument("--name", default="", help="of the run's folder; the scenario and the time if not given")
     run.add_argument("--processes", type=int, default=0, help="of the load fleet; as the scenario says")
+    run.add_argument(
+        "--client", choices=get_args(Client), default="", help="that plays; as the scenario says"
+    )
     run.add_argument("--short", action="store_true", help="the same at a smaller size")
     return parser.parse_args()
 
@@ -55,6 +59,8 @@ def chosen(options: argparse.Namespace) -> Scenario:
         scenario = scenarios.shortened(scenario)
     if options.processes:
         scenario = scenarios.with_processes(scenario, options.processes)
+    if options.client:
+        scenario = scenarios.with_client(scenario, options.client)
     return scenario
 
 

@@ -88,7 +88,6 @@ class Run(msgspec.Struct, kw_only=True):
     phases: list[dict[str, Any]]
     measured: dict[str, float]
     marks: list[dict[str, Any]]
-    client: str = "lean"
 
 
 def write(folder: Path, run: Run, parts: Parts, sampler: Sampler) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def _summary(
             "lag_ms": parts.lag_ms,
             "loop_delay_ms": parts.loop_delay_ms,
             "cpu_share_max": round(parts.cpu_share_max, 3),
-            "client": run.client,
+            "client": run.scenario.client,
         },
         "targets": _targets(run, parts, found),
         "measures": {name: None if np.isnan(value) else round(value, 4) for name, value in found.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import grpc
@@ -13,9 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status.rpc_status import from_call
 
 from benchmarks.load.conversation import Conversation
-from benchmarks.load.frames import Data, Event, Timing
-from benchmarks.load.notes import TIMING, Turn
+from benchmarks.load.frames import Data, Event, timed
+from benchmarks.load.notes import Turn
 from benchmarks.load.sockets import Lost
+from benchmarks.load.tasks import Tasks
 from benchmarks.load.texts import TEXTS
 from flotilla.rpc import v1_pb2 as pb
 from flotilla.rpc.v1_pb2_grpc import ConversationsStub
@@ -33,7 +34,7 @@ class Rpc:
         self._target = target
         self.metadata = (("authorization", f"Bearer {key}"),)
         self._channel: grpc.aio.Channel | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
 
     def door(self, conversation: Conversation, _: Lost) -> RpcDoor:
         return RpcDoor(self, conversation)
@@ -45,15 +46,8 @@ class Rpc:
         stub: Any = ConversationsStub(self._channel)
         return cast(AsyncIterator[pb.Event], stub.Send(request, metadata=self.metadata))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tasks.cancel()
         if self._channel is not None:
             await self._channel.close()
 
@@ -69,7 +63,7 @@ class RpcDoor:
         self._conversation.connected()
 
     def post(self, turn: Turn) -> None:
-        self._rpc.spawn(self._talk(turn))
+        self._rpc.tasks.start(self._talk(turn))
 
     async def _talk(self, turn: Turn) -> None:
         """A call that breaks is made again with the same id: it starts nothing and tells the same events."""
@@ -88,9 +82,9 @@ class RpcDoor:
         request = pb.SendRequest(session=self._conversation.session, id=turn.id, text=TEXTS[turn.text])
         first = True
         async for event in self._rpc.send(request):
-            if first:  # a turn's events, not the conversation's: they begin where the turn does
-                self._conversation.seq, first = event.seq - 1, False
-                self._conversation.connected_after = self._conversation.seq
+            if first:
+                self._conversation.begins(event.seq)
+                first = False
             self._conversation.take(plain(event))
 
     def _refused(self, turn: Turn, error: grpc.aio.AioRpcError) -> None:
@@ -113,8 +107,7 @@ def plain(event: pb.Event) -> Event:
         case "delta":
             data = Data(offset=event.delta.offset, text=event.delta.text)
         case "reply":
-            timing = Timing(*(getattr(event.reply.timing, name) for name in TIMING))
-            data = Data(text=event.reply.text, timing=timing)
+            data = Data(text=event.reply.text, timing=timed(event.reply.timing))
         case _ if event.type == "message.accepted":
             return Event(event.type, event.seq, event.turn, data=_data(event.data))
         case _:

@@ -44,6 +44,7 @@ class Conversation:
         "connected_after",
         "door",
         "heard",
+        "joined",
         "length",
         "notes",
         "number",
@@ -65,6 +66,7 @@ class Conversation:
         self.seq = 0  # of the last durable event
         self.connected_after = 0
         self.came_back = False  # since its turn was sent
+        self.joined = False  # reads turns and not the conversation
         self.length = 0  # characters read of the reply under way
         self.heard: list[str] = []
         self.turn: Turn | None = None
@@ -98,11 +100,15 @@ class Conversation:
         if self.waiting and self.door is not None and self.door.open:
             self._send(self.waiting.popleft())
 
+    def coming_back(self) -> None:
+        """What was missed may come with the handshake, before the connection is known to stand."""
+        self.connected_after = self.seq
+        self.came_back = self.turn is not None
+
     def connected(self) -> None:
         """The connection is there, or there again: what was not acknowledged is said again."""
-        self.connected_after = self.seq
+        self.coming_back()
         turn = self.turn
-        self.came_back = turn is not None
         if turn is None:
             self._next()
         elif not turn.accepted and self.door is not None:
@@ -175,6 +181,12 @@ class Conversation:
                 pass
         return None
 
+    def begins(self, seq: int) -> None:
+        """Where a way gives a turn's events and not the conversation's, they begin with this one: behind a reply
+        that is over already, if it was short and the way there took long."""
+        self.seq = self.connected_after = seq - 1
+        self.joined = True
+
     def _accepted(self, id: str) -> None:
         if self.turn is not None and self.turn.id == id and not self.turn.accepted:
             self.turn.accepted = self.notes.clock()
@@ -182,6 +194,9 @@ class Conversation:
     def _completed(self, event: Event) -> None:
         self._check(event.data.text)
         if self.turn is not None:
+            if not self.turn.first:  # its first words came with its end
+                self.turn.first = self.turn.last = self.notes.clock()
+                self.watch.first(self.turn)
             self.turn.characters = len(event.data.text)
             self.turn.timing = event.data.timing
         self._over(COMPLETED)
@@ -190,6 +205,8 @@ class Conversation:
         """A reply may have ended while its customer was away: the rest of it comes with its end then."""
         if self.length > len(text):
             self.notes.error("gap", f"{self.session}: {self.length} of {len(text)} characters were shown")
+        elif not self.length and self.joined:
+            self.notes.counts["came whole"] += 1
         elif self.length < len(text) and not self.came_back:
             self.notes.error("tail", f"{self.session}: {self.length} of {len(text)} characters were shown")
         elif self.checks and not text.startswith("".join(self.heard)):

@@ -5,32 +5,24 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine
-from typing import Any
 
-import msgspec
-
-from benchmarks.load.calls import Rpc
-from benchmarks.load.conversation import SHED_STATUS, Conversation, Door
-from benchmarks.load.library_sockets import LibraryWay
+from benchmarks.load import library
+from benchmarks.load.conversation import Conversation
+from benchmarks.load.lean import Lean
+from benchmarks.load.library import Library, TalkDoor
 from benchmarks.load.notes import Notes
 from benchmarks.load.orders import Recruit
 from benchmarks.load.schedule import ways
 from benchmarks.load.sockets import SocketDoor, Way
-from benchmarks.load.streams import Http
+from benchmarks.load.tasks import Tasks
 from benchmarks.load.watch import Watch
+from flotilla.client import Session
 
 OPENING = 16  # sessions that are opened at once
-OPEN_TRIES = 20
 CONNECTING_MAX = 256  # connections that are being made at once
 AGAIN_AFTER_S = (0.05, 0.25)
 REACH_WITHIN_S = 60.0
 """A connection that can't be had for so long is an error, and its conversation stays away."""
-
-
-class Opened(msgspec.Struct):
-    id: str
-    seq: int = 0
 
 
 class Crowd:
@@ -39,13 +31,12 @@ class Crowd:
         self._scenario = recruit.scenario
         self.notes = notes
         self.watch = Watch(recruit.scenario.slo.first_ms / 1000)
-        self.http = Http(recruit.url, recruit.key)
         self.way = Way(recruit.url, recruit.key)
-        self._aside = Way(recruit.aside, recruit.key)
-        self._library = LibraryWay(recruit.url, recruit.key)
-        self._rpc = Rpc(recruit.rpc, recruit.key)
+        self._client = library.client(recruit, recruit.url, notes)
+        lean = self._scenario.client == "lean"
+        self._doors = Lean(recruit) if lean else Library(recruit, notes, self._client)
         self._chance = random.Random(f"{recruit.seed} {recruit.worker}")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._ending = False
         self.conversations = self._made()
         self._connecting = asyncio.Semaphore(CONNECTING_MAX)
@@ -61,7 +52,7 @@ class Crowd:
 
     @property
     def open(self) -> int:
-        """Connections that stand."""
+        """Connections that stand, or that the library is bringing back."""
         return sum(1 for c in self.conversations.values() if c.door is not None and c.door.open)
 
     @property
@@ -74,35 +65,22 @@ class Crowd:
     # -- sessions
 
     async def open_sessions(self) -> None:
-        """Raises `ConnectionError` if the fleet does not open them."""
+        """Raises what the library raises if the fleet does not open them; at once if there is none."""
+        await self._client.ready()
         left = iter(list(self.conversations.values()))
 
         async def work() -> None:
             for conversation in left:
                 opened = await self.open_session()
                 conversation.session, conversation.seq = opened.id, opened.seq
-                conversation.door = self._door(conversation)
+                way = self.way_of(conversation.number)
+                conversation.door = self._doors.door(way, conversation, self._lost)
 
         await asyncio.gather(*(work() for _ in range(OPENING)))
 
-    async def open_session(self) -> Opened:
-        said = ""
-        for _ in range(OPEN_TRIES):
-            answer = await self.http.post("/v1/sessions", {"agent": self._scenario.agent})
-            if answer.status < 300:
-                return msgspec.json.decode(answer.body, type=Opened)
-            said = f"status {answer.status}: {answer.body[:300].decode(errors='replace')}"
-            if answer.status not in SHED_STATUS:
-                break
-            await asyncio.sleep(0.5)
-        raise ConnectionError(f"No session could be opened: {said}")
-
-    def _door(self, conversation: Conversation) -> Door:
-        recruit = self._recruit
-        way = self._aside if recruit.aside and conversation.number >= recruit.aside_from else self.way
-        sockets = way.door if recruit.client == "lean" else self._library.door
-        made = (sockets, self.http.stream_door, self.http.waiting_door, self._rpc.door)
-        return made[self.way_of(conversation.number)](conversation, self._lost)
+    async def open_session(self) -> Session:
+        """By the library, whoever plays: it is patient, and opens one however often it has to ask."""
+        return await self._client.sessions.open(self._scenario.agent)
 
     # -- connections
 
@@ -140,23 +118,19 @@ class Crowd:
         if self._ending:
             return
         self.notes.counts[f"closed {code}" if code else "closed without a code"] += 1
-        self._spawn(self._again(conversation))
+        self._tasks.start(self._again(conversation))
 
     async def _again(self, conversation: Conversation) -> None:
         await asyncio.sleep(self._chance.uniform(0, AGAIN_AFTER_S[0]))
         await self._reach(conversation)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # -- the storm
 
     async def cut(self, sockets: int | None, within_s: float) -> tuple[list[float], int]:
         """Resets so many sockets at once. Milliseconds until each was back and answered, and how many were
         not within the time."""
-        standing = [c for c in self.conversations.values() if isinstance(c.door, SocketDoor) and c.door.open]
+        everyone = self.conversations.values()
+        standing = [c for c in everyone if isinstance(c.door, SocketDoor | TalkDoor) and c.door.stands]
         chosen = standing if sockets is None else self._chance.sample(standing, min(sockets, len(standing)))
         self.notes.mark("storm", f"{len(chosen)} sockets cut")
         tasks = [asyncio.create_task(self._back(c, within_s)) for c in chosen]
@@ -168,13 +142,13 @@ class Crowd:
 
     async def _back(self, conversation: Conversation, within_s: float) -> float | None:
         door = conversation.door
-        assert isinstance(door, SocketDoor)
+        assert isinstance(door, SocketDoor | TalkDoor)
         began = time.monotonic()
-        while door.open and time.monotonic() - began < 1.0:  # until the cut is felt
+        while door.stands and time.monotonic() - began < 1.0:  # until the cut is felt
             await asyncio.sleep(0.01)
         while time.monotonic() - began < within_s:
             try:
-                if door.open:
+                if door.stands:
                     async with asyncio.timeout(within_s):
                         await door.answers()
                     return (time.monotonic() - began) * 1000
@@ -196,9 +170,8 @@ class Crowd:
 
     async def close(self) -> None:
         self._ending = True
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.cancel()
         doors = [c.door for c in self.conversations.values() if c.door is not None]
-        await asyncio.gather(*(door.close() for door in doors), *self._tasks, return_exceptions=True)
-        await self.http.close()
-        await self._rpc.close()
+        await asyncio.gather(*(door.close() for door in doors), return_exceptions=True)
+        await self._doors.close()
+        await self._client.aclose()

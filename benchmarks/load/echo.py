@@ -2,8 +2,8 @@
 
     python -m benchmarks.load.echo --port 9000 [--tokens 20] [--token-s 0.02]
 
-WebSocket, SSE and HTTP, sessions from memory, replies of the same words at an even pace. One file and one
-process, written for little processor time, not for all that HTTP allows.
+WebSocket, SSE and HTTP, sessions from memory, replies of the same words at an even pace. One process,
+written for little processor time, not for all that HTTP allows.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import base64
 import hashlib
 import resource
 from collections.abc import Callable
-from itertools import count
 from typing import cast
 
 import msgspec
 import uvloop
 
+from benchmarks.load.echo_sessions import Echo, Pace, Session
 from benchmarks.load.worker import many_files
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SOCKETS_MAX = 50_000
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+PING, PONG = 9, 0x8A
 
 
 class Said(msgspec.Struct):
@@ -34,79 +36,6 @@ class Said(msgspec.Struct):
 
 _said = msgspec.json.Decoder(Said).decode
 _encode = msgspec.json.encode
-
-
-class Pace(msgspec.Struct, frozen=True):
-    tokens: int = 20
-    token_s: float = 0.02
-
-
-class Session:
-    """Its events are numbered from 1; the first says that it was opened."""
-
-    __slots__ = ("events", "known", "listeners", "pace", "saying", "shown")
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self.events: list[bytes] = []
-        self.listeners: list[Callable[[bytes, int], None]] = []
-        self.known: dict[str, int] = {}  # the event of each message
-        self.saying = ("", 0)  # the turn of the reply under way, and the number of its message
-        self.shown = ""
-        self.record("session.opened", "", {})
-
-    def record(self, type: str, turn: str, data: object) -> None:
-        event = {"seq": len(self.events) + 1, "type": type, "turn": turn, "data": data}
-        self.events.append(_encode(event))
-        self.tell(self.events[-1], len(self.events))
-
-    def tell(self, event: bytes, seq: int) -> None:
-        for listener in list(self.listeners):
-            listener(event, seq)
-
-    def say(self, id: str, text: str) -> int:
-        """The number of the message's event. Answers at once, then a word at a time; a message that comes again
-        starts nothing."""
-        if id in self.known:
-            return self.known[id]
-        self.known[id] = len(self.events) + 1
-        turn = f"t_{len(self.events)}"
-        self.record("message.accepted", turn, {"id": id, "text": text})
-        self.record("reply.started", turn, {"model": "echo"})
-        self.saying, self.shown = (turn, len(self.events) - 1), ""
-        self._word(0, asyncio.get_running_loop().time())
-        return self.known[id]
-
-    def _word(self, number: int, began: float) -> None:
-        loop = asyncio.get_running_loop()
-        if number == self.pace.tokens:
-            total_ms = (loop.time() - began) * 1000
-            hops = dict.fromkeys(("queued", "retrieval", "prompt", "first_token"), 0.0)
-            timing = {**hops, "generation": total_ms, "total": total_ms, "overhead": 0.0}
-            (turn, _), self.saying = self.saying, ("", 0)
-            return self.record("reply.completed", turn, {"text": self.shown, "timing": timing})
-        delta = self.delta(len(self.shown), " word.")
-        self.shown += " word."
-        self.tell(delta, 0)
-        loop.call_at(began + (number + 1) * self.pace.token_s, self._word, number + 1, began)
-        return None
-
-    def delta(self, offset: int, text: str) -> bytes:
-        turn, seq = self.saying
-        data = {"offset": offset, "text": text}
-        return _encode({"seq": seq, "type": "reply.delta", "turn": turn, "data": data})
-
-
-class Echo:
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self.sessions: dict[str, Session] = {}
-        self._names = count(1)
-
-    def open(self) -> str:
-        name = f"s_{next(self._names)}"
-        self.sessions[name] = Session(self.pace)
-        return name
 
 
 class Connection(asyncio.Protocol):
@@ -144,6 +73,9 @@ class Connection(asyncio.Protocol):
             return False
         body, self._buffer = rest[:length], rest[length:]
         path, _, query = lines[0].split(b" ")[1].decode().partition("?")
+        if path == "/readyz":
+            self._json(200, {"ready": True})
+            return True
         self._answer(path.split("/")[3:], query, headers, body)
         return True
 
@@ -157,7 +89,8 @@ class Connection(asyncio.Protocol):
                 404, {"type": "not-found", "status": 404, "detail": "There is no such session."}
             )
         self._session = session
-        after = query.partition("after=")[2].partition("&")[0] or "0"
+        asked = query.partition("after=")[2].partition("&")[0]
+        after = asked or headers.get(b"last-event-id", b"0").decode()
         match path[1:]:
             case ["ws"]:
                 key = base64.b64encode(hashlib.sha1(headers[b"sec-websocket-key"] + GUID).digest())
@@ -166,17 +99,20 @@ class Connection(asyncio.Protocol):
                 self._socket = True
                 self._follow(after, lambda event, _: self._transport.write(framed(event)))
             case ["stream"]:
-                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-                self._transport.write(head)
-                self._follow(
-                    after, lambda event, seq: self._transport.write(b"id: %d\ndata: %b\n\n" % (seq, event))
-                )
+                self._transport.write(STREAM)
+                self._follow(after, self._stream)
             case ["notes"]:
-                session.record("note.added", "", {})
+                said = _said(body)
+                session.record("note.added", "", {"id": said.id, "text": said.text})
                 self._json(202, {"seq": len(session.events)})
+            case _ if headers.get(b"accept") == b"text/event-stream":
+                self._send(session, body)
             case _:
                 self._post(session, body, wait="wait=true" in query)
         return None
+
+    def _stream(self, event: bytes, seq: int) -> None:
+        self._transport.write(b"id: %d\ndata: %b\n\n" % (seq, event))
 
     def _follow(self, place: str, listener: Callable[[bytes, int], None]) -> None:
         """What was missed since `SEQ[:OFFSET]`, then what happens."""
@@ -200,6 +136,17 @@ class Connection(asyncio.Protocol):
         session.say(said.id, said.text)
         if not wait:
             self._json(202, {"seq": len(session.events)})
+
+    def _send(self, session: Session, body: bytes) -> None:
+        """The events of the message's turn, and no further."""
+        said = _said(body)
+        self._transport.write(STREAM)
+        self._follow(str(session.say(said.id, said.text) - 1), self._stream_turn)
+
+    def _stream_turn(self, event: bytes, seq: int) -> None:
+        self._stream(event, seq)
+        if b'"reply.completed"' in event:
+            self._transport.close()
 
     def _wait(self, event: bytes, _: int) -> None:
         if b'"reply.completed"' not in event:
@@ -238,6 +185,8 @@ class Connection(asyncio.Protocol):
         if opcode == 8:
             self._transport.write(bytes((0x88, len(payload))) + payload)
             self._transport.close()
+        elif opcode == PING:
+            self._transport.write(bytes((PONG, len(payload))) + payload)
         elif opcode == 1:
             said = _said(payload)
             if said.type == "ping":

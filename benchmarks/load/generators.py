@@ -1,4 +1,4 @@
-"""What it costs to be so many customers: the lean client, the `websockets` library and locust at the same work.
+"""What it costs to be so many customers: the lean client, the client library and locust at the same work.
 
     python -m benchmarks.load.generators [--quick] [--json FILE]
 
@@ -23,9 +23,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from benchmarks.load.orders import Client, Connect, Open, Play, Recruit, Tick
+from benchmarks.load.orders import Connect, Open, Play, Recruit, Tick
 from benchmarks.load.resources import pss_bytes
-from benchmarks.load.scenario import Every, Ramp, Scenario, Steady, Ways
+from benchmarks.load.scenario import Client, Every, Ramp, Scenario, Steady, Ways, with_client
 from benchmarks.load.workers import Worker, Workers
 from benchmarks.report import Result, arguments, report
 
@@ -59,14 +59,13 @@ async def lean(url: str, played: Scenario, seconds: float) -> Cost:
 
 
 async def library(url: str, played: Scenario, seconds: float) -> Cost:
-    return await _worker(url, played, seconds, "websockets")
+    return await _worker(url, played, seconds, "library")
 
 
 async def _worker(url: str, played: Scenario, seconds: float, client: Client) -> Cost:
     run = f"g{time.monotonic_ns():x}"
-    recruit = Recruit(
-        scenario=played, url=url, rpc="", key="dev", seed=1, run=run, worker=0, workers=1, client=client
-    )
+    scenario = with_client(played, client)
+    recruit = Recruit(scenario=scenario, url=url, rpc="", key="dev", seed=1, run=run, worker=0, workers=1)
     workers = Workers([await Worker.start(recruit, _unheard)])
     try:
         await workers.all(Open())
@@ -126,7 +125,7 @@ def _toml(played: Scenario) -> str:
     return f'about = "-"\nconversations = {played.conversations}\ntraffic = {every}\n{ramp}\n'
 
 
-GENERATORS: dict[str, Generator] = {"lean": lean, "websockets": library, "locust": locust}
+GENERATORS: dict[str, Generator] = {"lean": lean, "library": library, "locust": locust}
 
 
 async def compared(url: str, quick: bool) -> list[Result]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from benchmarks.load.scenario import Scenario
 
-Client = Literal["lean", "websockets"]
-
 
 class Recruit(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is. WebSockets of conversations from number `aside_from` on go to the door `aside`, if there
-    is one: past what one HAProxy can carry. `client` is another library for the WebSockets than the chosen
-    one, to compare."""
+    is one: past what one HAProxy can carry."""
 
     scenario: Scenario
     url: str
@@ -26,7 +21,10 @@ class Recruit(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     aside: str = ""
     aside_from: int = 0
-    client: Client = "lean"
+
+    def sockets_url(self, number: int) -> str:
+        """Where the WebSocket of conversation `number` goes."""
+        return self.aside if self.aside and number >= self.aside_from else self.url
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower):

@@ -18,6 +18,9 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
+Client = Literal["lean", "library"]
+"""What plays it: the lean client, or `flotilla.client` (docs/decisions/0027)."""
+
 WAYS = ("websocket", "sse", "http", "grpc")
 """In the order of the column `way` of `turns.npz`."""
 
@@ -160,7 +163,8 @@ class Short(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`settings` are the environment of a fleet that is started for it. The agent `chat` looks nothing up;
     `documents` puts a few into the knowledge of one that does. `checked` is the share of replies whose text is
-    compared word for word; `drain_s` is how long replies may take that run when the last phase is over."""
+    compared word for word; `drain_s` is how long replies may take that run when the last phase is over; `client` is
+    whose conversations they are."""
 
     about: str
     conversations: Count
@@ -174,6 +178,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bounds: Bounds = Bounds()
     settings: dict[str, str] = {}
     processes: Count = 1
+    client: Client = "lean"
     checked: Share = 0.02
     drain_s: Positive = 30.0
     short: Short = Short()
@@ -264,3 +269,7 @@ def _shortened(phase: Phase, seconds: float, share: float) -> Phase:
 
 def with_processes(scenario: Scenario, processes: int) -> Scenario:
     return msgspec.structs.replace(scenario, processes=processes)
+
+
+def with_client(scenario: Scenario, client: Client) -> Scenario:
+    return msgspec.structs.replace(scenario, client=client)

@@ -85,12 +85,15 @@ class SocketDoor:
     def open(self) -> bool:
         return self._transport is not None
 
+    stands = open  # it is connected, or it is not: this client has no other way of being open
+
     def post(self, turn: Turn) -> None:
         if self._transport is not None:
             self._transport.send(WSMsgType.TEXT, message(turn))
 
     async def connect(self) -> None:
         """Raises `ConnectionError`."""
+        self.conversation.coming_back()
         self._transport = await self._way.connect(self)
         self.conversation.connected()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from typing import Any
 
 import aiohttp
@@ -17,6 +16,7 @@ from benchmarks.load.conversation import Conversation
 from benchmarks.load.frames import Problem, decode
 from benchmarks.load.notes import Turn
 from benchmarks.load.sockets import Lost
+from benchmarks.load.tasks import Tasks
 from benchmarks.load.texts import TEXTS
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=None)
@@ -46,7 +46,7 @@ class Http:
         self.url = url
         self._key = key
         self._session: aiohttp.ClientSession | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -91,15 +91,8 @@ class Http:
             conversation.failed("unreachable", said)
         return None
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tasks.cancel()
         if self._session is not None:
             await self._session.close()
 
@@ -126,7 +119,7 @@ class StreamDoor:
             answer.close()
             raise ConnectionError(f"status {answer.status}")
         self._answer = answer
-        self._http.spawn(self._read(answer))
+        self._http.tasks.start(self._read(answer))
         self._conversation.connected()
 
     async def _read(self, answer: aiohttp.ClientResponse) -> None:
@@ -135,12 +128,13 @@ class StreamDoor:
             async for line in answer.content:
                 if line.startswith(b"data: "):
                     take(decode(line[6:]))
+        answer.close()
         if self._answer is answer:
             self._answer = None
             self._lost(self._conversation, 0)
 
     def post(self, turn: Turn) -> None:
-        self._http.spawn(self._post(turn))
+        self._http.tasks.start(self._post(turn))
 
     async def _post(self, turn: Turn) -> None:
         answer = await self._http.say(self._conversation, turn)
@@ -172,7 +166,7 @@ class WaitingDoor:
         self._conversation.connected()
 
     def post(self, turn: Turn) -> None:
-        self._http.spawn(self._post(turn))
+        self._http.tasks.start(self._post(turn))
 
     async def _post(self, turn: Turn) -> None:
         answer = await self._http.say(self._conversation, turn, "?wait=true")

@@ -73,6 +73,7 @@ class Worker:
         for task in working:
             task.cancel()
         self._lag.stop()
+        await self._crowd.close()
 
     async def _carry_out(self, order: Order) -> None:
         try:
@@ -132,7 +133,6 @@ class Worker:
             "cpu_share_max": self._lag.cpu_share_max,
         }
         (folder / f"told-{number}.json").write_bytes(msgspec.json.encode(told))
-        await self._crowd.close()
 
 
 async def _lines() -> asyncio.StreamReader:

@@ -26,7 +26,9 @@ WORDS = {"better": "better", "worse": "worse", "same": "no difference", "unsure"
 
 def head(run: Run) -> str:
     about, machine = run.about, run.about.machine
+    client = about.generator.client if about.generator else ""
     facts = [about.started_at, f"commit {about.commit}", f"seed {about.seed}", _machine(machine)]
+    facts += [f"{client} client"] * bool(client)
     said = " · ".join(escape(fact) for fact in facts if fact)
     purpose = str(about.scenario.get("about", ""))
     return (

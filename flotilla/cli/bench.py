@@ -25,10 +25,12 @@ def run(  # noqa: PLR0917
     seed: Annotated[int, typer.Option(help="Fixes the traffic.")] = 1,
     name: Annotated[str, typer.Option(help="Of the run's folder.")] = "",
     processes: Annotated[int, typer.Option(help="Of the load fleet; 0 for as the scenario says.")] = 0,
+    client: Annotated[str, typer.Option(help="That plays: lean, library; as the scenario says.")] = "",
     short: Annotated[bool, typer.Option("--short", help="The same at a smaller size.")] = False,
 ) -> None:
     """Play a scenario and write down what came of it."""
     words = [f"--url={url}"] * bool(url) + [f"--rpc={rpc}"] * bool(rpc) + [f"--name={name}"] * bool(name)
+    words += [f"--client={client}"] * bool(client)
     numbers = [f"--key={key}", f"--seed={seed}", f"--processes={processes}"]
     _call("benchmarks.load", "run", scenario, *numbers, *words, *["--short"] * short)
 

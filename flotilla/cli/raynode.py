@@ -81,11 +81,7 @@ def sockets_max(files: int) -> int:
 
 
 def environment(local: Local) -> dict[str, str]:
-    """Of every process of the fleet. Serve's HAProxy settings are read from here; its defaults don't fit
-    chat (DESIGN, "Ingress") and its files would be shared by all fleets of the machine."""
-    haproxy = local.sockets / "h"
-    haproxy.mkdir(parents=True, exist_ok=True)
-    enabled = os.environ.get("FLOTILLA_HA_PROXY", "1") != "0"
+    """Of every process of the fleet."""
     return os.environ | {
         MARK: local.name,
         "FLOTILLA_HOME": str(local.home),
@@ -96,34 +92,52 @@ def environment(local: Local) -> dict[str, str]:
         # Ray starts its workers at niceness 15, so anything else on the machine would go before a customer.
         "RAY_worker_niceness": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1" if enabled else "0",
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if enabled else "0",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(sockets_max(raise_files_limit())),
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
-        # A gateway that goes away is noticed within a second, and has the time to let its sockets go.
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        **_gateways(),
+        **_haproxy(local),
+    }
+
+
+def _gateways() -> dict[str, str]:
+    return {
+        # One that goes away has the time to let its sockets go.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         # One loop for uvicorn, the routes and the links: a thread of its own for the routes would cost two
         # hand-overs for every event (docs/decisions/0025).
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-        # Whoever is connected and says nothing is sent away; streams and sockets are kept alive by either side.
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(LIMITS.client_silent_s),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": ingress.haproxy(haproxy),
-        # A stream of gRPC is one of HTTP/2's, of which HAProxy lets a connection have 100, while the next
-        # ones wait without a word.
-        "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": str(GRPC_STREAMS_MAX),
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(LIMITS.grpc_message_bytes_max),
         # Serve's proxies for what HAProxy can't answer; their ports would be those of all fleets here.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+    }
+
+
+def _haproxy(local: Local) -> dict[str, str]:
+    """Serve reads HAProxy's settings from here: its defaults don't fit chat, and its files would be shared by all
+    fleets of the machine."""
+    folder = local.sockets / "h"
+    folder.mkdir(parents=True, exist_ok=True)
+    enabled = "1" if os.environ.get("FLOTILLA_HA_PROXY", "1") != "0" else "0"
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": enabled,
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": enabled,
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(sockets_max(raise_files_limit())),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+        # A gateway that goes away is noticed within a second.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # Whoever is connected and says nothing is sent away; streams and sockets are kept alive by either side.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(LIMITS.client_silent_s),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": ingress.haproxy(folder),
+        # A stream of gRPC is one of HTTP/2's, of which HAProxy lets a connection have 100, while the next
+        # ones wait without a word.
+        "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": str(GRPC_STREAMS_MAX),
     }
 
 

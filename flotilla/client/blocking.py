@@ -11,6 +11,7 @@ from flotilla.client import conversing, fleet, keys, knowledge, models, sessions
 from flotilla.client.events import Event
 from flotilla.client.limits import LIMITS, PATIENCE, ClientLimits
 from flotilla.client.portal import Blocking, Portal, iterates, waits
+from flotilla.client.trying import OnRetry, untold
 from flotilla.core.clock import Clock
 from flotilla.core.policy.retry import Patience
 
@@ -23,11 +24,21 @@ class Talk(Blocking[talking.Talk]):
     ask = waits(talking.Talk.ask)
     interrupt = waits(talking.Talk.interrupt)
     typing = waits(talking.Talk.typing)
+    ready = waits(talking.Talk.ready)
+    ping = waits(talking.Talk.ping)
     close = waits(talking.Talk.aclose)
+
+    def __init__(self, inner: talking.Talk, portal: Portal) -> None:
+        super().__init__(inner, portal)
+        portal.open.add(inner)
 
     @property
     def place(self) -> str:
         return self.inner.place
+
+    @property
+    def connected(self) -> bool:
+        return self.inner.connected
 
     def __enter__(self) -> Self:
         self.portal.run(self.inner.__aenter__())
@@ -68,6 +79,10 @@ class Session(Blocking[sessions.Session]):
     @property
     def token(self) -> str:
         return self.inner.token
+
+    @property
+    def seq(self) -> int:
+        return self.inner.seq
 
     def connect(self, after: int | str = 0) -> Talk:
         return Talk(self.inner.connect(after), self.portal)
@@ -129,8 +144,11 @@ class Client(Blocking[fleet.AsyncClient]):
         limits: ClientLimits = LIMITS,
         clock: Clock | None = None,
         random: Random | None = None,
+        on_retry: OnRetry = untold,
     ) -> None:
-        inner = fleet.AsyncClient(url, key, patience=patience, limits=limits, clock=clock, random=random)
+        inner = fleet.AsyncClient(
+            url, key, patience=patience, limits=limits, clock=clock, random=random, on_retry=on_retry
+        )
         super().__init__(inner, Portal())
         self.sessions = Sessions(inner.sessions, self.portal)
         self.knowledge = Knowledge(inner.knowledge, self.portal)
@@ -150,5 +168,5 @@ class Client(Blocking[fleet.AsyncClient]):
         self.close()
 
     def close(self) -> None:
-        self.portal.run(self.inner.aclose())
-        self.portal.close()
+        """Ends what other threads wait for, too. Closing again changes nothing."""
+        self.portal.close(self.inner.aclose())

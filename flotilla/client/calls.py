@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import msgspec
+from websockets.asyncio.client import ClientConnection
 
+from flotilla.client.closing import closed
+from flotilla.client.credential import Credential
 from flotilla.client.limits import ClientLimits
 from flotilla.client.sse import Unpacker
-from flotilla.client.trying import Trying
+from flotilla.client.trying import OnRetry, Trying
 from flotilla.core.clock import Clock
 from flotilla.core.errors import (
     FlotillaError,
@@ -19,13 +24,14 @@ from flotilla.core.errors import (
     Overloaded,
     Problem,
     Refused,
+    Unauthenticated,
     Unavailable,
     error_of,
 )
 from flotilla.core.policy.retry import Patience
 
 Query = Mapping[str, str | int | float | bool | None]
-_OK = 400
+_OK = 300  # a proxy that sends us elsewhere is not the fleet's answer
 _SAFE = frozenset({"GET", "PUT", "DELETE"})
 
 
@@ -45,25 +51,47 @@ class Calls:
         limits: ClientLimits,
         clock: Clock,
         random: Random,
+        on_retry: OnRetry,
     ) -> None:
         self.url = _checked(url)
-        self.key = key
+        self.credential = Credential(key, self._renewed, clock)
         self.limits = limits
+        self.sockets: set[ClientConnection] = set()
+        """Those that are open: they end with the client."""
         self._patience = patience
         self._clock = clock
         self._random = random
+        self.on_retry = on_retry
         self._http = httpx2.AsyncClient(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"},
             timeout=httpx2.Timeout(limits.answer_s, connect=limits.connect_s),
             limits=httpx2.Limits(max_connections=limits.connections_max, keepalive_expiry=30.0),
         )
 
+    @property
+    def key(self) -> str:
+        """The API key, or the visitor's token as it is now."""
+        return self.credential.value
+
     def trying(self) -> Trying:
-        return Trying(self._patience, self._clock, self._random)
+        return Trying(
+            self._patience,
+            self._clock,
+            self._random,
+            self.credential,
+            self.limits.dead_s,
+            on_retry=self.on_retry,
+        )
+
+    def check_open(self) -> None:
+        """Raises `Refused` for a client that was closed."""
+        if self._http.is_closed:
+            raise closed()
 
     async def aclose(self) -> None:
+        await self.credential.aclose()
         await self._http.aclose()
+        await asyncio.gather(*(socket.close() for socket in self.sockets))
 
     async def call(
         self,
@@ -81,15 +109,24 @@ class Calls:
         says is wrong, `Unavailable` if it doesn't answer."""
         timeout = httpx2.Timeout(timeout_s or self.limits.answer_s, connect=self.limits.connect_s)
         request = self._request(method, path, body, query=query, headers=headers, timeout=timeout)
-        safe = method in _SAFE if again is None else again
-        trying = self.trying()
+        return await self._tried(request, self.trying(), method in _SAFE if again is None else again)
+
+    async def _tried(self, request: httpx2.Request, trying: Trying, again: bool) -> Any:
+        timeout_s = request.extensions["timeout"]["read"]
         while True:
             try:
-                return await self._once(request, timeout.read or 0.0)
+                return await self._once(request, timeout_s)
             except FlotillaError as error:
-                if not safe and not isinstance(error, Unreached | Overloaded | LimitReached):
+                if not again and not isinstance(error, _NOTHING_DONE):
                     raise
                 await trying.pause(error)
+
+    async def _renewed(self, session: str) -> str:
+        """Another token for the session. One that is refused is not renewed again: there is no end to that."""
+        path, timeout = f"/v1/sessions/{quote(session, safe='')}/token", httpx2.Timeout(self.limits.answer_s)
+        request = self._request("POST", path, None, headers=None, timeout=timeout)
+        answer = await self._tried(request, Trying(self._patience, self._clock, self._random), True)
+        return answer["token"]
 
     async def ready(self, timeout_s: float) -> Any:
         """What `/readyz` says, good or bad."""
@@ -102,9 +139,14 @@ class Calls:
             raise error_from(answer.status_code, answer.content, answer.headers)
         return _decoded(answer.content)
 
+    async def _send(self, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
+        self.check_open()
+        request.headers["Authorization"] = self.credential.bearer()
+        return await self._http.send(request, stream=stream)
+
     async def _answer(self, request: httpx2.Request, timeout_s: float) -> httpx2.Response:
         try:
-            return await self._http.send(request)
+            return await self._send(request)
         except httpx2.HTTPError as error:
             raise self._broken(error, f"{request.method} {request.url.path}", timeout_s) from None
 
@@ -117,7 +159,7 @@ class Calls:
         request = self._request(method, path, body, headers={**accept, **(headers or {})}, timeout=quiet)
         unpacker = Unpacker(self.limits.event_bytes_max)
         try:
-            answer = await self._http.send(request, stream=True)
+            answer = await self._send(request, stream=True)
             try:
                 if answer.status_code >= _OK:
                     raise error_from(answer.status_code, await answer.aread(), answer.headers)
@@ -139,6 +181,8 @@ class Calls:
         timeout: httpx2.Timeout,
         query: Query | None = None,
     ) -> httpx2.Request:
+        if not path.startswith("/"):  # another host's would get the key
+            raise Refused(f"{path!r} is no path.", field="path", next="Begin it with a slash.")
         content = None if body is None else _encoded(body)
         sent = {"Content-Type": "application/json"} if content is not None else {}
         asked = {name: value for name, value in (query or {}).items() if value is not None}
@@ -169,6 +213,9 @@ class Calls:
                 return Unavailable(f"The connection broke during {what} ({type(error).__name__}).")
 
 
+_NOTHING_DONE = (Unreached, Overloaded, LimitReached, Unauthenticated)
+
+
 def unreached(url: str, why: str) -> Unreached:
     return Unreached(
         f"No fleet answers at {url} ({why}).", next="Start one with `make up`, or check the address."
@@ -176,9 +223,12 @@ def unreached(url: str, why: str) -> Unreached:
 
 
 def _checked(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise Refused(f"{url!r} is no address.", field="url", next="Write http://HOST:PORT.")
-    return url.rstrip("/")
+    try:
+        if httpx2.URL(url).host and url.startswith(("http://", "https://")):
+            return url.rstrip("/")
+    except (httpx2.InvalidURL, ValueError):
+        pass
+    raise Refused(f"{url!r} is no address.", field="url", next="Write http://HOST:PORT.")
 
 
 def _encoded(body: Any) -> bytes:

@@ -165,10 +165,13 @@ class Closed(_Event, frozen=True, kw_only=True, tag="session.closed"):
 
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
-    """On a socket alone: the message `id` was refused, and saying it again won't help."""
+    """On a socket alone: the message `id` was refused, and saying it again won't help. It is in no record."""
 
     id: str
     problem: Problem
+    seq: int = 0
+    turn: str = ""
+    at: str = ""
 
 
 class Other(msgspec.Struct, frozen=True, kw_only=True):

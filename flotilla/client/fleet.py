@@ -12,6 +12,7 @@ from flotilla.client.knowledge import Knowledge
 from flotilla.client.limits import LIMITS, PATIENCE, ClientLimits
 from flotilla.client.models import Models
 from flotilla.client.sessions import Sessions
+from flotilla.client.trying import OnRetry, untold
 from flotilla.core.clock import Clock, SystemClock
 from flotilla.core.policy.retry import Patience
 
@@ -21,9 +22,11 @@ READY_S = 15.0
 
 
 class AsyncClient:
-    """`url` is the fleet's address, `key` an API key or a visitor's token.
+    """`url` is the fleet's address, `key` an API key or a visitor's token, which is renewed by
+    itself from the first call until the client is closed.
 
-    `patience` is how long and how often a fleet that doesn't answer, or sheds load, is tried again."""
+    `patience` is how long and how often a fleet that doesn't answer, or sheds load, is tried again;
+    `on_retry` is told each error behind which it is."""
 
     def __init__(
         self,
@@ -34,10 +37,11 @@ class AsyncClient:
         limits: ClientLimits = LIMITS,
         clock: Clock | None = None,
         random: Random | None = None,
+        on_retry: OnRetry = untold,
     ) -> None:
-        clock = clock or SystemClock()
+        clock, random = clock or SystemClock(), random or Random()
         self._calls = Calls(
-            url, key, patience=patience, limits=limits, clock=clock, random=random or Random()
+            url, key, patience=patience, limits=limits, clock=clock, random=random, on_retry=on_retry
         )
         self.sessions = Sessions(self._calls, clock)
         self.knowledge = Knowledge(self._calls)

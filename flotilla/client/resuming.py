@@ -14,6 +14,10 @@ Connect = Callable[[str], AsyncGenerator[Event]]
 """Opens a connection at a place: its events, until it ends or raises."""
 
 
+class Missing(Unavailable):
+    """Events that should have come did not; they are asked for once more."""
+
+
 async def resumed(
     connect: Connect, reader: Reader, trying: Trying, ends: Callable[[Event], bool]
 ) -> AsyncGenerator[Event]:
@@ -29,7 +33,7 @@ async def resumed(
                             return
             broken: FlotillaError = Unavailable("The stream ended early.", next="See `flotilla status`.")
         except Gap:
-            broken = Unavailable(f"Events behind {reader.place} are missing.", next="See `flotilla status`.")
+            broken = Missing(f"Events behind {reader.place} are missing.", next="See `flotilla status`.")
         except FlotillaError as error:
             broken = error
-        await trying.pause(broken)
+        await trying.come_back(broken)

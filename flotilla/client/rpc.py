@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -10,12 +13,14 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
+from flotilla.client.closing import closed, is_cancelled
 from flotilla.client.conversing import Conversing, Outgoing
+from flotilla.client.credential import Credential
 from flotilla.client.events import Event, Known, Other, convert
 from flotilla.client.limits import LIMITS, PATIENCE, ClientLimits
-from flotilla.client.trying import Trying
+from flotilla.client.trying import OnRetry, Trying, untold
 from flotilla.core.clock import Clock, SystemClock
-from flotilla.core.errors import FlotillaError, LimitReached, Overloaded, Unavailable
+from flotilla.core.errors import FlotillaError, LimitReached, Overloaded, Unauthenticated, Unavailable
 from flotilla.core.ids import new_id
 from flotilla.core.policy.retry import Patience
 from flotilla.rpc import v1_pb2 as pb
@@ -24,6 +29,7 @@ from flotilla.rpc.events import as_dict
 from flotilla.rpc.v1_pb2_grpc import ConversationsStub
 
 R = TypeVar("R")
+_NOTHING_DONE = (Overloaded, LimitReached, Unauthenticated)
 DEFAULT_ADDRESS = "127.0.0.1:8081"
 
 
@@ -35,14 +41,28 @@ class _Rpc:
         channel: grpc.aio.Channel,
         address: str,
         key: str,
+        *,
         limits: ClientLimits,
-        trying: Callable[[], Trying],
+        patience: Patience,
+        clock: Clock,
+        random: Random,
+        on_retry: OnRetry,
     ) -> None:
         self.stub: Any = ConversationsStub(channel)
-        self.trying = trying
+        self.credential = Credential(key, self._renewed, clock)
+        self._channel = channel
         self._address = address
         self._limits = limits
-        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._patient = partial(Trying, patience, clock, random, on_retry=on_retry)
+        self._closed = False
+
+    def trying(self) -> Trying:
+        return self._patient(self.credential, self._limits.dead_s)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self.credential.aclose()
+        await self._channel.close()
 
     async def call(
         self,
@@ -54,26 +74,58 @@ class _Rpc:
     ) -> R:
         """The answer. `again` says that doing it twice is doing it once; anything else is only tried again if the
         fleet has done nothing."""
-        metadata, trying = (*self._metadata, *(headers or {}).items()), self.trying()
+        return await self._tried(method, request, self.trying(), again, headers or {})
+
+    async def _tried(
+        self,
+        method: Callable[..., Awaitable[R]],
+        request: Any,
+        trying: Trying,
+        again: bool,
+        headers: Mapping[str, str],
+    ) -> R:
         while True:
+            metadata = (*self._metadata(), *headers.items())
             try:
-                return await method(request, metadata=metadata, timeout=self._limits.answer_s)
-            except grpc.RpcError as broken:
-                error = self._error(broken)
-                if not again and not isinstance(error, Overloaded | LimitReached):
-                    raise error from None
+                with self._translated():
+                    return await method(request, metadata=metadata, timeout=self._limits.answer_s)
+            except FlotillaError as error:
+                if not again and not isinstance(error, _NOTHING_DONE):
+                    raise
                 await trying.pause(error)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Raises `Refused` for a client that was closed."""
+        if self._closed:
+            raise closed()
+        return (("authorization", self.credential.bearer()),)
+
+    async def _renewed(self, session: str) -> str:
+        """Another token for the session. One that is refused is not renewed again: there is no end to that."""
+        request = pb.RenewTokenRequest(session=session)
+        return (await self._tried(self.stub.RenewToken, request, self._patient(), True, {})).token
 
     async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Event]:
         """One connection's events. Tries nothing again."""
-        call = method(request, metadata=self._metadata)
+        call = method(request, metadata=self._metadata())
         try:
-            async for event in call:
-                yield convert(as_dict(event))
-        except grpc.RpcError as error:
-            raise self._error(error) from None
+            with self._translated():
+                async for event in call:
+                    if event.type:  # one without only keeps the line open
+                        yield convert(as_dict(event))
         finally:
             call.cancel()
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+        except asyncio.CancelledError:
+            if not self._closed or is_cancelled():
+                raise
+            raise closed() from None  # the channel's end cancels its calls, and nobody this task
 
     def _error(self, broken: grpc.RpcError) -> FlotillaError:
         """Without a problem of the fleet's it is the way there that is broken."""
@@ -106,9 +158,10 @@ class _RpcWire:
 
 
 class RpcSession(Conversing):
-    def __init__(self, id: str, rpc: _Rpc, token: str = "") -> None:
+    def __init__(self, id: str, rpc: _Rpc, token: str = "", seq: int = 0) -> None:
         super().__init__(id, _RpcWire(rpc))
         self.token = token
+        self.seq = seq
         self._rpc = rpc
 
     async def events(self, after: int = 0, limit: int | None = None) -> list[Known | Other]:
@@ -116,6 +169,12 @@ class RpcSession(Conversing):
         request = pb.ListEventsRequest(session=self.id, after=after, limit=limit)
         page = await self._rpc.call(self._rpc.stub.ListEvents, request, again=True)
         return [convert(as_dict(event)) for event in page.events]
+
+    async def renew_token(self) -> str:
+        """Another token for the session's visitor, by a key or by a token that is still good."""
+        request = pb.RenewTokenRequest(session=self.id)
+        self.token = (await self._rpc.call(self._rpc.stub.RenewToken, request, again=True)).token
+        return self.token
 
     async def interrupt(self) -> str | None:
         """Stops the running reply; its turn, None if nothing was running."""
@@ -145,7 +204,7 @@ class RpcSessions:
         request.metadata.update(dict(metadata or {}))
         headers = {"idempotency-key": key or new_id("k")}
         session = await self._rpc.call(self._rpc.stub.Open, request, again=True, headers=headers)
-        return RpcSession(session.id, self._rpc, session.token)
+        return RpcSession(session.id, self._rpc, session.token, session.seq)
 
     def at(self, id: str) -> RpcSession:
         """A session that is open already. Nothing is sent."""
@@ -153,7 +212,8 @@ class RpcSessions:
 
 
 class RpcClient:
-    """`address` is HOST:PORT of the fleet's gRPC door: the port behind that of HTTP, unless it was set."""
+    """`address` is HOST:PORT of the fleet's gRPC door: the port behind that of HTTP, unless it was set. `key` is an
+    API key or a visitor's token, which is renewed by itself."""
 
     def __init__(
         self,
@@ -164,11 +224,21 @@ class RpcClient:
         limits: ClientLimits = LIMITS,
         clock: Clock | None = None,
         random: Random | None = None,
+        on_retry: OnRetry = untold,
     ) -> None:
         clock, random = clock or SystemClock(), random or Random()
-        self._channel = grpc.aio.insecure_channel(address, options=_options(limits))
-        rpc = _Rpc(self._channel, address, key, limits, lambda: Trying(patience, clock, random))
-        self.sessions = RpcSessions(rpc)
+        channel = grpc.aio.insecure_channel(address, options=_options(limits))
+        self._rpc = _Rpc(
+            channel,
+            address,
+            key,
+            limits=limits,
+            patience=patience,
+            clock=clock,
+            random=random,
+            on_retry=on_retry,
+        )
+        self.sessions = RpcSessions(self._rpc)
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,7 +249,7 @@ class RpcClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        await self._channel.close()
+        await self._rpc.aclose()
 
 
 def _options(limits: ClientLimits) -> list[tuple[str, int]]:

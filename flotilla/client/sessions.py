@@ -44,11 +44,13 @@ class HttpWire:
 
 
 class Session(Conversing):
-    """A session of the fleet. `token` is what its visitor's browser may have; "" if it was not just opened."""
+    """A session of the fleet. `token` is what its visitor's browser may have; "" if it was not just opened.
+    `seq` is of its last event when it was opened, else 0: what happens from then on is `after=session.seq`."""
 
-    def __init__(self, id: str, calls: Calls, clock: Clock, token: str = "") -> None:
+    def __init__(self, id: str, calls: Calls, clock: Clock, token: str = "", seq: int = 0) -> None:
         super().__init__(id, HttpWire(calls))
         self.token = token
+        self.seq = seq
         self._calls = calls
         self._clock = clock
         self._path = path(id)
@@ -119,7 +121,7 @@ class Sessions:
         body["metadata"] = dict(metadata or {})
         headers = {"Idempotency-Key": key or new_id("k")}
         view = await self._calls.call("POST", "/v1/sessions", body, headers=headers, again=True)
-        return Session(view["id"], self._calls, self._clock, view.get("token", ""))
+        return Session(view["id"], self._calls, self._clock, view.get("token", ""), view.get("seq", 0))
 
     def at(self, id: str) -> Session:
         """A session that is open already. Nothing is sent."""

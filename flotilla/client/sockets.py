@@ -19,18 +19,21 @@ _ENDS = {1008: Refused, 4401: Unauthenticated, 4422: Refused}
 async def opened(calls: Calls, path: str) -> AsyncGenerator[ClientConnection]:
     """An open socket. Raises what the fleet refuses it with, `Unavailable` if it doesn't answer."""
     socket = await _open(calls, path)
+    calls.sockets.add(socket)
     try:
         yield socket
     finally:
+        calls.sockets.discard(socket)
         await socket.close()
 
 
 async def _open(calls: Calls, path: str) -> ClientConnection:
+    calls.check_open()
     limits = calls.limits
     try:
         return await connect(
             calls.url.replace("http", "ws", 1) + path,
-            additional_headers={"Authorization": f"Bearer {calls.key}"},
+            additional_headers={"Authorization": calls.credential.bearer()},
             compression=None,
             open_timeout=limits.connect_s,
             close_timeout=1.0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from flotilla.client.calls import Calls
+from flotilla.client.closing import is_cancelled
 from flotilla.client.conversing import OfTurn, Outgoing, Reply, finished, is_last
 from flotilla.client.events import Accepted, Denied, Event, Other, read
 from flotilla.client.outbox import Outbox
@@ -51,9 +53,12 @@ class Talk:
         self._reader = Reader(after)
         self._outbox = Outbox(calls.limits)
         self._socket: ClientConnection | None = None
+        self._stands = asyncio.Event()
         self._trouble: FlotillaError | None = None
+        self._typing_due = -inf
         self._alarm: asyncio.Timeout | None = None
         self._coming: asyncio.Task[Event] | None = None
+        self._read = self._closed = False
         self._events = resumed(self._connect, self._reader, calls.trying(), is_last)
 
     @property
@@ -76,7 +81,43 @@ class Talk:
     ) -> None:
         await self.aclose()
 
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands now. Without one, what is said waits for the next."""
+        return self._socket is not None
+
+    async def ready(self) -> None:
+        """Returns when a connection stands. Raises what reading raises if there is to be none."""
+        self._check_open()
+        coming = self._coming = self._coming or asyncio.create_task(self._next())
+        standing = asyncio.create_task(self._stands.wait())
+        try:
+            await asyncio.wait({coming, standing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            standing.cancel()
+        if coming.done() and not coming.cancelled() and (error := coming.exception()):
+            raise error
+
+    async def ping(self) -> None:
+        """Returns when the fleet has answered on the connection that stands. Raises `Unavailable` if there is
+        none, or if it breaks meanwhile."""
+        if self._socket is None:
+            raise _unconnected()
+        try:
+            await (await self._socket.ping())
+        except ConnectionClosed as error:
+            raise why_closed(error, None) from None
+
+    def reconnect(self) -> None:
+        """Lets go of the connection without a good-bye: whoever reads goes on with another one, from the same
+        place. For when the network has changed, or a ping is not answered."""
+        socket, self._socket = self._socket, None
+        self._stands.clear()
+        if socket is not None:
+            socket.transport.abort()
+
     async def aclose(self) -> None:
+        self._closed = True
         if self._coming is not None:
             self._coming.cancel()
             await asyncio.gather(self._coming, return_exceptions=True)
@@ -86,16 +127,31 @@ class Talk:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Whoever stops waiting for it loses nothing: it is the next one's."""
+        """The next event. Whoever stops waiting for it loses nothing: it is the next one's. Raises `Refused` if
+        somebody else waits already: each would miss what the other takes."""
+        if self._read:
+            raise Refused("Somebody reads this talk already.", next="Read in one place, or connect again.")
+        if self._closed:
+            raise StopAsyncIteration
         coming = self._coming = self._coming or asyncio.create_task(self._next())
+        self._read = True
         try:
             return await asyncio.shield(coming)
+        except asyncio.CancelledError:
+            if not self._closed or is_cancelled():
+                raise
+            raise StopAsyncIteration from None  # the talk was closed; its reader was not
         finally:
+            self._read = False
             if coming.done():
                 self._coming = None
 
     async def _next(self) -> Event:
         return await anext(self._events)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Refused("The talk is closed.", next="Connect again.")
 
     # -- speaking
 
@@ -103,7 +159,8 @@ class Talk:
         self, text: str, *, id: str | None = None, while_talking: WhileTalking | None = None
     ) -> str:
         """The message's id. It is on its way: `Accepted` or `Denied` tell what became of it. Raises
-        `TooLarge`, and `LimitReached` if too many wait to be accepted."""
+        `TooLarge`, `LimitReached` if too many wait to be accepted, and `Refused` if the talk is closed."""
+        self._check_open()
         message = Outgoing(id=id or new_id("m"), text=_checked(text), while_talking=while_talking)
         self._outbox.add(message)
         await self._say_due()
@@ -132,14 +189,18 @@ class Talk:
         await self._frame({"type": "interrupt"})
 
     async def typing(self) -> None:
-        """Says that somebody writes, if there is a connection."""
-        if self._socket is not None:
-            await self._frame({"type": "typing"})
+        """Says that somebody writes, to whoever follows just now. Not more often than `typing_every_s`, and not
+        without a connection: it is of the moment."""
+        now = self._clock.monotonic()
+        if self._socket is not None and now >= self._typing_due:
+            self._typing_due = now + self._calls.limits.typing_every_s
+            with suppress(Unavailable):
+                await self._frame({"type": "typing"})
 
     async def _frame(self, frame: dict[str, Any]) -> None:
         try:
             if self._socket is None:
-                raise Unavailable("There is no connection now.", next="Read events; it comes back.")
+                raise _unconnected()
             await self._socket.send(msgspec.json.encode(frame).decode())
         except ConnectionClosed as error:
             raise why_closed(error, None) from None
@@ -157,6 +218,7 @@ class Talk:
         """One connection, from its opening to its end."""
         async with opened(self._calls, f"{self._path}?after={place}") as socket:
             self._socket, self._trouble = socket, None
+            self._stands.set()
             self._outbox.reconnected()
             try:
                 while True:
@@ -168,6 +230,7 @@ class Talk:
                 raise why_closed(error, self._trouble) from None
             finally:
                 self._socket = None
+                self._stands.clear()
 
     async def _receive(self, socket: ClientConnection) -> bytes | None:
         """The next frame; None when a message is due again."""
@@ -205,9 +268,14 @@ class Talk:
             return None
         until = self._clock.monotonic() + max(self._calls.limits.again_s, error.retry_after_s or 0.0)
         if helps(error) and self._outbox.put_off(told.id, until):
+            self._calls.on_retry(error)
             return None
         self._outbox.accepted(told.id)
         return Denied(id=told.id, problem=told.problem)
+
+
+def _unconnected() -> Unavailable:
+    return Unavailable("There is no connection now.", next="Read events; it comes back.")
 
 
 def _encode_message(message: Outgoing) -> str:

@@ -9,7 +9,8 @@ import time
 import msgspec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
-_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+NAME = r"[A-Za-z0-9_.:\-]{1,128}"
+_NAME = re.compile(NAME)
 
 
 class Draw:

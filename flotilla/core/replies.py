@@ -137,11 +137,11 @@ class Replies(Conversation):
 
     def _begun_by(self, turn: Turn, model: str) -> Effects:
         """Another version than was chosen begins: it is in the record before anybody sees a word of it, so that
-        whoever goes on after a crash asks that one."""
+        whoever goes on after a crash asks that one. Unless the one that was chosen has begun elsewhere."""
         started = turn.started
         if self.said or not model or started is None or started.model == model:
             return ()
-        return (self.record(msgspec.structs.replace(started, model=model)),)
+        return signals.Unshown(turn=turn.id), self.record(msgspec.structs.replace(started, model=model))
 
     def _on_answered(self, turn: Turn, signal: Answered) -> Effects:
         assert turn.started is not None

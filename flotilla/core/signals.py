@@ -222,6 +222,13 @@ class Seal(Step, frozen=True, kw_only=True):
     turn: str
 
 
+class Unshown(Step, frozen=True, kw_only=True):
+    """Nobody has shown a word of the turn's reply yet. Where somebody has, that reply is gone on with, by whom it
+    was begun: `Conflict`."""
+
+    turn: str
+
+
 class Retrieve(Work, frozen=True, kw_only=True):
     early = True
     turn: str

@@ -10,7 +10,8 @@ import msgspec
 from flotilla.core.errors import Conflict, LimitReached, NotFound, Refused, TooLarge
 from flotilla.core.ids import is_name
 from flotilla.core.policy.gate import check_gate
-from flotilla.core.swap_facts import Budgets, CanaryStep, Serve, SwapOrder
+from flotilla.core.swap_facts import Serve
+from flotilla.core.swap_orders import Budgets, CanaryStep, SwapOrder
 from flotilla.core.versions import Canary, Plan, Version, check_version
 
 VERSIONS_MAX = 1_000

@@ -9,23 +9,21 @@ from flotilla.core.actor import Actor, Kind, KindLimits
 from flotilla.core.swap_facts import (
     Do,
     Facts,
-    Figures,
     Messages,
-    ModelView,
     Served,
     SwapBegun,
     SwapEnded,
     SwapPaused,
     SwapResumed,
     SwapTurned,
-    SwapView,
     SwapWaits,
     SwapWent,
-    Verdict,
     VersionAdded,
     VersionDropped,
 )
+from flotilla.core.swap_orders import Figures, Verdict
 from flotilla.core.swap_state import Swap, Went
+from flotilla.core.swap_views import ModelView, SwapView
 from flotilla.core.versions import Plan, Version
 
 SWAPS_SHOWN_MAX = 20

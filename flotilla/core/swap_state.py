@@ -16,15 +16,14 @@ from flotilla.core.swap_facts import (
     End,
     Stage,
     SwapEnded,
-    SwapOrder,
     SwapPaused,
     SwapResumed,
     SwapTurned,
-    SwapView,
     SwapWaits,
     SwapWent,
-    Verdict,
 )
+from flotilla.core.swap_orders import SwapOrder, Verdict
+from flotilla.core.swap_views import SwapView
 from flotilla.core.versions import Version
 
 Went = SwapWent | SwapPaused | SwapResumed | SwapWaits | SwapTurned | SwapEnded

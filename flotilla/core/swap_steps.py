@@ -30,10 +30,10 @@ from flotilla.core.swap_facts import (
     SwapTurned,
     SwapWaits,
     SwapWent,
-    Verdict,
     Warmed,
     Worked,
 )
+from flotilla.core.swap_orders import Verdict
 from flotilla.core.swap_registry import Registry
 from flotilla.core.swap_state import WATCHED, Swap
 

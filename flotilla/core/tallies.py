@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from flotilla.core.swap_facts import Figures
+from flotilla.core.swap_orders import Figures
 
 GROWTH = 1.1
 BUCKETS = 144  # 1 ms to 15 min

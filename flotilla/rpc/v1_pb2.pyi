@@ -137,6 +137,12 @@ class CloseRequest(_message.Message):
     session: str
     def __init__(self, session: _Optional[str] = ...) -> None: ...
 
+class RenewTokenRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
 class Event(_message.Message):
     __slots__ = ("seq", "after", "offset", "type", "turn", "at", "delta", "reply", "data")
     SEQ_FIELD_NUMBER: _ClassVar[int]

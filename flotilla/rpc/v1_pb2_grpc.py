@@ -74,6 +74,11 @@ class ConversationsStub:
                 request_serializer=flotilla_dot_rpc_dot_v1__pb2.CloseRequest.SerializeToString,
                 response_deserializer=flotilla_dot_rpc_dot_v1__pb2.Session.FromString,
                 _registered_method=True)
+        self.RenewToken = channel.unary_unary(
+                '/flotilla.v1.Conversations/RenewToken',
+                request_serializer=flotilla_dot_rpc_dot_v1__pb2.RenewTokenRequest.SerializeToString,
+                response_deserializer=flotilla_dot_rpc_dot_v1__pb2.Session.FromString,
+                _registered_method=True)
 
 
 class ConversationsServicer:
@@ -134,6 +139,14 @@ class ConversationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewToken(self, request, context):
+        """Another token for the session's visitor, by a key or by a token that is still good: the session, with
+        `token` and `expires_at`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +188,11 @@ def add_ConversationsServicer_to_server(servicer, server):
             'Close': grpc.unary_unary_rpc_method_handler(
                     servicer.Close,
                     request_deserializer=flotilla_dot_rpc_dot_v1__pb2.CloseRequest.FromString,
+                    response_serializer=flotilla_dot_rpc_dot_v1__pb2.Session.SerializeToString,
+            ),
+            'RenewToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewToken,
+                    request_deserializer=flotilla_dot_rpc_dot_v1__pb2.RenewTokenRequest.FromString,
                     response_serializer=flotilla_dot_rpc_dot_v1__pb2.Session.SerializeToString,
             ),
     }
@@ -393,6 +411,33 @@ class Conversations:
             target,
             '/flotilla.v1.Conversations/Close',
             flotilla_dot_rpc_dot_v1__pb2.CloseRequest.SerializeToString,
+            flotilla_dot_rpc_dot_v1__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flotilla.v1.Conversations/RenewToken',
+            flotilla_dot_rpc_dot_v1__pb2.RenewTokenRequest.SerializeToString,
             flotilla_dot_rpc_dot_v1__pb2.Session.FromString,
             options,
             channel_credentials,

@@ -16,9 +16,9 @@ import httpx2
 from flotilla.core.errors import FlotillaError, Unsupported
 from flotilla.core.generation import ChatMessage, Piece, Prompt, ToolCall, Usage
 from flotilla.core.versions import Version
-from models.engines import decode
 from models.hosted.errors import Troubles
-from models.hosted.model import CONNECTIONS_KEPT, End, HostedModel, HostedSettings, Step, key_of
+from models.hosted.model import End, HostedModel, HostedSettings, Step
+from models.hosted.opening import connections, open_hosted
 from models.hosted.text import CONTINUE, Overlap
 from models.structured import arguments_of, parameters_of, schema_of, tools_of
 
@@ -36,10 +36,7 @@ class AnthropicSettings(HostedSettings, frozen=True, kw_only=True):
 
 async def open_engine(version: Version, folder: str, *, name: str, threads: int = 0) -> HostedModel:
     """See `models.engines.open_engine`. Raises `Misconfigured` if there is no key."""
-    settings = decode(version.settings, AnthropicSettings)
-    key = key_of(settings, KEY)
-    troubles = Troubles(name, key)
-    return HostedModel(name, settings, _Anthropic(settings, key, troubles), troubles)
+    return open_hosted(version, name, _Anthropic, AnthropicSettings, KEY)
 
 
 class _Anthropic:
@@ -48,15 +45,12 @@ class _Anthropic:
     def __init__(self, settings: AnthropicSettings, key: str, troubles: Troubles) -> None:
         self._settings, self._troubles = settings, troubles
         self._prefills = settings.prefill
-        limits = httpx2.Limits(
-            max_connections=settings.running_max + 1, max_keepalive_connections=CONNECTIONS_KEPT
-        )
         self._client = anthropic.AsyncAnthropic(
             api_key=key or "none",
             base_url=settings.base_url or BASE_URL,
             max_retries=0,
             timeout=None,  # see `HostedModel`
-            http_client=httpx2.AsyncClient(timeout=None, limits=limits),
+            http_client=connections(settings),
         )
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Step]:

@@ -20,9 +20,9 @@ from google.genai import errors, types
 from flotilla.core.errors import FlotillaError, Unsupported
 from flotilla.core.generation import Alternative, ChatMessage, Piece, Prompt, TokenLogprob, ToolCall, Usage
 from flotilla.core.versions import Version
-from models.engines import decode
 from models.hosted.errors import Troubles
-from models.hosted.model import CONNECTIONS_KEPT, End, HostedModel, HostedSettings, Step, key_of
+from models.hosted.model import End, HostedModel, HostedSettings, Step
+from models.hosted.opening import connections, open_hosted
 from models.hosted.text import CONTINUE, Overlap
 from models.structured import arguments_of, parameters_of, schema_of, tools_of
 
@@ -40,10 +40,7 @@ WITHHELD = frozenset(
 
 async def open_engine(version: Version, folder: str, *, name: str, threads: int = 0) -> HostedModel:
     """See `models.engines.open_engine`. Raises `Misconfigured` if there is no key."""
-    settings = decode(version.settings, HostedSettings)
-    key = key_of(settings, KEY)
-    troubles = Troubles(name, key)
-    return HostedModel(name, settings, _Google(settings, key, troubles), troubles)
+    return open_hosted(version, name, _Google, HostedSettings, KEY)
 
 
 class _Google:
@@ -53,11 +50,7 @@ class _Google:
         self._settings, self._troubles = settings, troubles
         self._open: dict[str, httpx2.Response] = {}
         self._numbers = count(1)
-        limits = httpx2.Limits(
-            max_connections=settings.running_max + 1, max_keepalive_connections=CONNECTIONS_KEPT
-        )
-        hooks = {"response": [self._opened]}
-        self._http = httpx2.AsyncClient(timeout=None, limits=limits, event_hooks=hooks)
+        self._http = connections(settings, {"response": [self._opened]})
         # With a client of ours there are no implicit retries; without retry_options, no others.
         options = types.HttpOptions(base_url=settings.base_url or None, httpx_async_client=self._http)
         self._client = genai.Client(vertexai=False, api_key=key or "none", http_options=options)

@@ -7,7 +7,6 @@ that hangs. Nothing is tried again here; whoever routes decides where to go on.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import monotonic
@@ -15,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from flotilla.core.errors import AdapterMissing, Misconfigured, Overloaded, Unavailable, Unsupported
+from flotilla.core.errors import AdapterMissing, Overloaded, Unavailable, Unsupported
 from flotilla.core.generation import (
     EngineLoad,
     Finished,
@@ -34,8 +33,6 @@ from models.structured import schema_of, tools_of
 BUSY_RETRY_S = 1.0
 CHARS_PER_TOKEN = 4
 """About, where the provider doesn't say: of text that was said already, and of a reply that we end."""
-
-CONNECTIONS_KEPT = 64
 
 
 class HostedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -272,17 +269,3 @@ class _Telling:
 def about(text: str) -> int:
     """Tokens in `text`, about."""
     return len(text) // CHARS_PER_TOKEN
-
-
-def key_of(settings: HostedSettings, usual: str) -> str:
-    """The key, from the environment; "" for an endpoint that wants none. Raises `Misconfigured`."""
-    variable = settings.api_key_env or usual
-    if variable == "-":
-        return ""
-    if key := os.environ.get(variable, "").strip():
-        return key
-    raise Misconfigured(
-        f"There is no key: {variable} is not set in the environment of the replica.",
-        field="settings.api_key_env",
-        next=f"Set {variable}, or name the variable that holds the key.",
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from actors.service import Service
-from actors.serving.embedding import Shelf, answer_embedder
+from actors.serving.embedding import answer_embedder
+from actors.serving.shelf import Shelf
 from flotilla.core.clock import SystemClock
 from flotilla.stores import valkey
 from serve.log import logger

@@ -11,7 +11,7 @@ from actors.serving.sight import Replicas
 from actors.serving.swap_needs import SwapNeeds
 from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.policy.gate import check_gate, verdict
-from flotilla.core.swap_facts import ModelView
+from flotilla.core.swap_views import ModelView
 from serve import model_views as views
 from serve.auth import Principal, needs
 from serve.bodies_models import EvaluationBody, read

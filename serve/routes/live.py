@@ -33,7 +33,7 @@ async def stream(
     doors, actor = doors_of(request), who.actor(session)
     field = "Last-Event-ID" if last_event_id else "after"
     seq, offset = parse_place(last_event_id or after, field=field)
-    await streams.check_place(doors, actor, seq)
+    await streams.check_place(doors, actor, seq, field=field)
     frames = streams.paused(doors, actor, seq, offset, visitor=who.visitor)
     return streams.sse(OPEN_STREAMS.counted(await guarded(doors, who, frames, quiet=True)))
 
@@ -51,7 +51,7 @@ async def socket(ws: WebSocket, session: str, after: str | None = None) -> None:
         conversation = Conversation(doors_of(ws), who, who.actor(session), end)
         await conversation.begin(after)
     except FlotillaError as error:
-        end.send(codes.error_frame(error))
+        end.send(codes.error_frame(error, end.request_id))
         end.close(codes.of(error), error.title)
         return await end.write()
     with OPEN_SOCKETS.track_inprogress():

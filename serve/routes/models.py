@@ -19,7 +19,7 @@ from flotilla.core import swap_facts as swaps
 from flotilla.core.errors import FlotillaError, Refused, Unavailable
 from flotilla.core.ids import ActorId, is_name, new_id
 from flotilla.core.limits import LIMITS
-from flotilla.core.swap_facts import ModelView
+from flotilla.core.swap_views import ModelView
 from flotilla.core.tallies import Tallies
 from flotilla.core.versions import FLEET, Plan, Version
 from serve import model_views as views

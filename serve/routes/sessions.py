@@ -149,7 +149,7 @@ async def post_message(
 
 
 async def _reply(doors: Doors, actor: ActorId, accepted: signals.Accepted) -> Response:
-    async for frame in streams.turn(doors, actor, accepted):
+    async for frame in streams.unpaused(streams.turn(doors, actor, accepted)):
         if frame.offset is None and events.open_envelope(frame.json).type in events.TURN_ENDS:
             return Response(frame.json, media_type="application/json")
     raise NotFound("The turn has no end in the record.")

@@ -93,7 +93,7 @@ async def _send(connection: HTTPConnection, request: pb.SendRequest) -> AsyncGen
     frames = await guarded(doors, who, streams.turn(doors, actor, accepted))
     async with aclosing(OPEN_STREAMS.counted(frames)) as counted:
         async for frame in counted:
-            yield events.event_of(frame)
+            yield events.event_of(frame) if frame else pb.Event()
 
 
 async def _follow(connection: HTTPConnection, request: pb.FollowRequest) -> AsyncGenerator[pb.Event]:
@@ -134,6 +134,9 @@ UNARY = {
         lambda document: pb.InterruptResponse(turn=document["turn"]),
     ),
     f"{SERVICE}Close": Unary(pb.CloseRequest, lambda r: Http(method="DELETE", path=_path(r)), _session),
+    f"{SERVICE}RenewToken": Unary(
+        pb.RenewTokenRequest, lambda r: Http(method="POST", path=_path(r, "token")), _session
+    ),
 }
 STREAMS = {
     f"{SERVICE}Send": Stream(pb.SendRequest, _send),

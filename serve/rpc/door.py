@@ -98,7 +98,7 @@ class RpcDoor:
         return self.app.state.doors
 
     # Each name once, whatever the number of services that have it: a request carries its full name.
-    Open = Get = List = ListEvents = Interrupt = Close = Search = Swap = Steer = Check = _call
+    Open = Get = List = ListEvents = Interrupt = Close = RenewToken = Search = Swap = Steer = Check = _call
     Send = Follow = Watch = _stream
 
 

@@ -17,6 +17,7 @@ class AsgiEnd:
 
     def __init__(self, ws: WebSocket) -> None:
         self._ws = ws
+        self.request_id: str = ws.state.request_id
         self._out: deque[str] = deque()
         self._close: tuple[int, str] | None = None
         self._arrived = asyncio.Event()

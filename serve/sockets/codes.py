@@ -21,7 +21,8 @@ def of(error: FlotillaError) -> int:
     return _BY_STATUS.get(error.status, REFUSED)
 
 
-def error_frame(error: FlotillaError, id: str | None = None) -> bytes:
-    """`id` is the message's that was refused."""
+def error_frame(error: FlotillaError, request_id: str, id: str | None = None) -> bytes:
+    """`request_id` is that of the socket, `id` the message's that was refused."""
     name = {"id": id} if id is not None else {}
-    return msgspec.json.encode({"type": "error", **name, "problem": error.problem()})
+    problem = msgspec.structs.replace(error.problem(), request_id=request_id)
+    return msgspec.json.encode({"type": "error", **name, "problem": problem})

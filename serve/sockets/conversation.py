@@ -30,6 +30,11 @@ PONG = b'{"type":"pong"}'
 class End(Protocol):
     """The socket. None of this waits."""
 
+    @property
+    def request_id(self) -> str:
+        """Of the request that opened it."""
+        ...
+
     def send(self, json: bytes) -> bool:
         """False if the reader is behind: `Conversation.caught_up` is called when it isn't any more."""
         ...
@@ -118,8 +123,11 @@ class Conversation:
         self._deaf = True
         if self._inbox:
             self._inbox.clear()
-        self._end.send(codes.error_frame(error))
+        self._tell(error)
         self._end.close(codes.UNAUTHENTICATED, error.title)
+
+    def _tell(self, error: FlotillaError, id: str | None = None) -> None:
+        self._end.send(codes.error_frame(error, self._end.request_id, id))
 
     # -- events out
 
@@ -135,7 +143,7 @@ class Conversation:
 
     def failed(self, error: FlotillaError) -> None:
         """A reader too slow, say: it may come back."""
-        self._end.send(codes.error_frame(error))
+        self._tell(error)
         self._end.close(codes.TRY_AGAIN, error.title)
 
     def caught_up(self) -> None:
@@ -152,7 +160,7 @@ class Conversation:
         try:
             frame = _read(text)
         except FlotillaError as error:
-            self._end.send(codes.error_frame(error))
+            self._tell(error)
             self._unreadable += 1
             if self._unreadable >= LIMITS.unreadable_frames_max:
                 self._deaf = True
@@ -174,7 +182,7 @@ class Conversation:
         try:
             self._doors.fleet.check(self._actor)
         except FlotillaError as error:
-            self._end.send(codes.error_frame(error, message.id))
+            self._tell(error, message.id)
         else:
             self._queue(message)
 
@@ -203,12 +211,10 @@ class Conversation:
             else:
                 await self._doors.fleet.ask(self._actor, signals.Interrupt())
         except FlotillaError as error:
-            self._end.send(codes.error_frame(error, id))
+            self._tell(error, id)
         except Exception as error:
             self._doors.log.error("socket.broke", actor=str(self._actor), exc_info=error)
-            self._end.send(
-                codes.error_frame(FlotillaError("The message could not be taken.", next="Try again."), id)
-            )
+            self._tell(FlotillaError("The message could not be taken.", next="Try again."), id)
 
     async def _post(self, message: web.Message) -> None:
         check_text(message.text)

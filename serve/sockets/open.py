@@ -21,6 +21,9 @@ class Socket(Protocol):
     heard_at: float
     stuck_at: float | None
 
+    @property
+    def request_id(self) -> str: ...
+
     def send(self, json: bytes) -> bool: ...
 
     def close(self, code: int, reason: str = "") -> None: ...
@@ -120,7 +123,7 @@ class Sockets:
             next="Connect again with `after` set to the last seq seen.",
             retry_after_s=1.0,
         )
-        socket.send(codes.error_frame(error))
+        socket.send(codes.error_frame(error, socket.request_id))
         socket.close(codes.TRY_AGAIN, error.title)
         socket.stuck_at = None
 

@@ -13,6 +13,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.http11 import Response as HttpAnswer
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import BytesLike
@@ -20,6 +21,7 @@ from websockets.typing import BytesLike
 from flotilla.core.errors import FlotillaError
 from flotilla.core.limits import LIMITS
 from serve import auth
+from serve.request_ids import HEADER, id_of
 from serve.sockets import codes
 from serve.sockets.conversation import Conversation
 from serve.sockets.open import Sockets
@@ -30,7 +32,8 @@ _quiet.setLevel(logging.CRITICAL)
 
 
 class SocketProtocol(asyncio.Protocol):
-    """What uvicorn makes for each upgrade. `heard_at` and `stuck_at` are for whoever looks for dead ones."""
+    """What uvicorn makes for each upgrade. `heard_at` and `stuck_at` are for whoever looks for dead ones;
+    `request_id` is in its answer and in every error frame."""
 
     __slots__ = (
         "_binary",
@@ -44,6 +47,7 @@ class SocketProtocol(asyncio.Protocol):
         "_uvicorns",
         "_wire",
         "heard_at",
+        "request_id",
         "stuck_at",
     )
 
@@ -59,6 +63,7 @@ class SocketProtocol(asyncio.Protocol):
         self._full = False  # enough was heard for now
         self._deaf = False  # we have closed: what still comes is not heard
         self.heard_at = sockets.now()
+        self.request_id = ""
         self.stuck_at: float | None = None  # since when the reader has not read
 
     # -- the transport's side
@@ -106,17 +111,18 @@ class SocketProtocol(asyncio.Protocol):
     # -- the handshake
 
     def _greet(self, request: Request) -> None:
+        self.request_id = id_of(next(iter(request.headers.get_all(HEADER)), ""))
         wire = cast(ServerProtocol, self._wire)
         path, query = _target(request.path)
         found = _PATH.match(path)
         if found is None:
-            return wire.send_response(wire.reject(404, "There is no WebSocket here.\n"))
+            return self._answer(wire.reject(404, "There is no WebSocket here.\n"))
         if refusal := self._sockets.refusal():
             response = wire.reject(503, refusal + "\n")
             response.headers["Retry-After"] = "1"
-            return wire.send_response(response)
+            return self._answer(response)
         response = wire.accept(request)
-        wire.send_response(response)
+        self._answer(response)
         if response.status_code == 101:
             subprotocol = response.headers.get("Sec-WebSocket-Protocol")
             # The handshake's half is large and has done its work.
@@ -127,6 +133,10 @@ class SocketProtocol(asyncio.Protocol):
             self._sockets.spawn(self._begin(credential, unquote(found[1]), after))
         return None
 
+    def _answer(self, response: HttpAnswer) -> None:
+        response.headers[HEADER] = self.request_id
+        cast(ServerProtocol, self._wire).send_response(response)
+
     async def _begin(self, credential: str | None, session: str, after: str | None) -> None:
         """The browser can't see the status of a refused handshake, so the reason comes as a frame."""
         doors = self._sockets.doors
@@ -136,7 +146,7 @@ class SocketProtocol(asyncio.Protocol):
             conversation = Conversation(doors, who, who.actor(session), self)
             await conversation.begin(after)
         except FlotillaError as error:
-            self.send(codes.error_frame(error))
+            self.send(codes.error_frame(error, self.request_id))
             return self.close(codes.of(error), error.title)
         except Exception as error:  # nobody is left on a socket that nobody listens to
             doors.log.error("socket.not_begun", session=session, exc_info=error)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from actors.serving import embedding
+from actors.serving.shelf import HELD_MAX
 from flotilla.core.errors import Conflict, Misconfigured, Overloaded, Unavailable
 from flotilla.core.ports import Vectors
 from flotilla.core.versions import Version
@@ -127,7 +128,7 @@ async def test_a_version_never_changes() -> None:
 async def test_the_least_recently_used_makes_room() -> None:
     opened = Opened()
     async with replicas(opened, "e-0") as made:
-        for n in range(embedding.HELD_MAX + 1):
+        for n in range(HELD_MAX + 1):
             await (await made.embedder(version(str(n)))).embed(["a"])
         with pytest.raises(Unavailable):
             await opened[0].embed(["a"])  # closed

@@ -31,21 +31,16 @@ from flotilla.core.swap import Model
 from flotilla.core.swap_facts import (
     AddVersion,
     BeginSwap,
-    Budgets,
-    CanaryStep,
-    Case,
-    GateSet,
-    Judge,
-    ModelView,
     Pause,
     Promote,
     Resume,
     RollBack,
     Serve,
     Show,
-    SwapOrder,
     SwapWent,
 )
+from flotilla.core.swap_orders import Budgets, CanaryStep, Case, GateSet, Judge, SwapOrder
+from flotilla.core.swap_views import ModelView
 from flotilla.core.tallies import SHADOW, Tallies, Tally
 from flotilla.core.versions import FLEET, Canary, Plan, Version
 from flotilla.stores.memory import MemoryLetters

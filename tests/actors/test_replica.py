@@ -13,8 +13,9 @@ import pytest
 from actors.link import Link, Listener, connect
 from actors.serving.door import Door, within
 from actors.serving.meters import ReplicaSaid
-from actors.serving.replica import IN_PLACE_WAIT_S, RELOAD_MAX_S, Replica
+from actors.serving.replica import RELOAD_MAX_S, Replica
 from actors.serving.watching import watch
+from actors.serving.weights import IN_PLACE_WAIT_S
 from flotilla.core.errors import (
     AdapterMissing,
     Conflict,
@@ -185,31 +186,31 @@ async def test_an_adapter_is_applied_where_it_is_loaded_and_missing_where_not(st
     with pytest.raises(AdapterMissing):
         await made(stage.replica, asked)
     for _ in range(2):
-        await stage.replica.load_adapter(ADAPTER)
+        await stage.replica.weights.load_adapter(ADAPTER)
     assert stage.fetched == [("bank", "c3")]
     assert await made(stage.replica, asked) == ("m@1m@1", "m@bank")
     assert stage.replica.report()[1]["adapter:m@bank"] == 1.0
     for _ in range(2):
-        await stage.replica.unload_adapter("m@bank")
+        await stage.replica.weights.unload_adapter("m@bank")
     with pytest.raises(AdapterMissing):
         await made(stage.replica, asked)
 
 
 async def test_an_adapter_of_another_base_or_that_does_not_fit_changes_nothing(stage: Stage) -> None:
     with pytest.raises(OtherVersion):
-        await stage.replica.load_adapter(msgspec.structs.replace(ADAPTER, base="m@2"))
+        await stage.replica.weights.load_adapter(msgspec.structs.replace(ADAPTER, base="m@2"))
     with pytest.raises(Refused):
-        await stage.replica.load_adapter(NEW)
+        await stage.replica.weights.load_adapter(NEW)
     assert not stage.fetched
     stage.engine.bad = {"/weights/bank"}
     with pytest.raises(Misconfigured) as refused:
-        await stage.replica.load_adapter(ADAPTER)
+        await stage.replica.weights.load_adapter(ADAPTER)
     assert refused.value.field == "adapter"
     assert await made(stage.replica, prompt()) == ("m@1m@1", "m@1")
 
 
 async def test_it_reports_its_load_by_name(stage: Stage) -> None:
-    await stage.replica.load_adapter(ADAPTER)
+    await stage.replica.weights.load_adapter(ADAPTER)
     assert stage.replica.report() == (
         "up",
         {
@@ -230,7 +231,7 @@ async def test_a_reload_waits_for_those_that_run_and_those_that_come_wait_for_it
     stage.engine.go.clear()
     runs = stage.ask("m@1")
     await settle()
-    reload = stage.begin(stage.replica.reload(NEW))
+    reload = stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     waits = [stage.ask(model) for model in ("m@1", "m", "m@2")]
     await settle()
@@ -249,7 +250,7 @@ async def test_a_reload_waits_for_those_that_run_and_those_that_come_wait_for_it
 @pytest.mark.parametrize("more", [{"said": "Hel"}, {"pinned": True}])
 async def test_what_was_begun_or_pinned_is_never_made_by_another_version(stage: Stage, more: Any) -> None:
     stage.engine.reload_may.clear()
-    reload = stage.begin(stage.replica.reload(NEW))
+    reload = stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     waits = stage.ask("m@1", **more)
     await settle()
@@ -262,7 +263,7 @@ async def test_what_was_begun_or_pinned_is_never_made_by_another_version(stage: 
 
 async def test_before_the_door_is_closed_replies_go_on_while_weights_are_fetched(stage: Stage) -> None:
     stage.fetching.clear()
-    reload = stage.begin(stage.replica.reload(NEW))
+    reload = stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     assert await made(stage.replica, prompt("m@1")) == ("m@1m@1", "m@1")
     stage.fetching.set()
@@ -272,16 +273,16 @@ async def test_before_the_door_is_closed_replies_go_on_while_weights_are_fetched
 
 
 async def test_adapters_go_with_the_weights_they_were_made_for(stage: Stage) -> None:
-    await stage.replica.load_adapter(ADAPTER)
-    await stage.replica.reload(NEW)
+    await stage.replica.weights.load_adapter(ADAPTER)
+    await stage.replica.weights.reload(NEW)
     assert stage.replica.load().adapters == ()
     with pytest.raises(OtherVersion):
-        await stage.replica.load_adapter(ADAPTER)
+        await stage.replica.weights.load_adapter(ADAPTER)
 
 
 async def test_too_many_do_not_wait_and_nobody_waits_for_ever(stage: Stage) -> None:
     stage.engine.reload_may.clear()
-    stage.begin(stage.replica.reload(NEW))
+    stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     waits = [stage.ask() for _ in range(3)]
     await settle()
@@ -299,7 +300,7 @@ async def test_a_reload_gives_up_where_replies_take_too_long_and_serves_on(stage
     stage.engine.go.clear()
     runs = stage.ask("m@1")
     await settle()
-    reload = stage.begin(stage.replica.reload(NEW))
+    reload = stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     waits = stage.ask("m@1")
     await settle()
@@ -317,7 +318,7 @@ async def test_weights_that_are_no_good_leave_the_old_ones_serving(stage: Stage,
     stage.engine.bad = {"/weights/new"} if fault == "bad" else set()
     stage.engine.mute = {"m@2"} if fault == "mute" else set()
     with pytest.raises(Unavailable if fault == "mute" else Misconfigured):
-        await stage.replica.reload(NEW)
+        await stage.replica.weights.reload(NEW)
     assert await made(stage.replica, prompt("m@1")) == ("m@1m@1", "m@1")
     assert stage.replica.info()["version"] == "m@1"
     await stage.replica.ping()
@@ -327,22 +328,22 @@ async def test_one_that_finds_no_way_back_is_not_well(stage: Stage) -> None:
     stage.engine.mute = {"m@2"}
     stage.missing = {"old"}
     with pytest.raises(Misconfigured):
-        await stage.replica.reload(NEW)
+        await stage.replica.weights.reload(NEW)
     with pytest.raises(Unavailable, match="Neither"):
         await stage.replica.ping()
 
 
 async def test_the_same_reload_is_done_once_and_another_one_is_refused_meanwhile(stage: Stage) -> None:
     stage.engine.reload_may.clear()
-    first, second = (stage.begin(stage.replica.reload(NEW)) for _ in range(2))
+    first, second = (stage.begin(stage.replica.weights.reload(NEW)) for _ in range(2))
     await settle()
     with pytest.raises(Conflict, match="m@2"):
-        await stage.replica.reload(msgspec.structs.replace(NEW, name="3"))
+        await stage.replica.weights.reload(msgspec.structs.replace(NEW, name="3"))
     first.cancel()  # its caller has gone
     await settle()
     stage.engine.reload_may.set()
     await second
-    await stage.replica.reload(NEW)
+    await stage.replica.weights.reload(NEW)
     assert stage.engine.reloads == [("/weights/new", "m@2")]
 
 
@@ -358,7 +359,7 @@ async def test_what_can_never_take_its_place_is_refused_at_once(
     stage: Stage, version: Version, error: type[FlotillaError]
 ) -> None:
     with pytest.raises(error) as refused:
-        await stage.replica.reload(version)
+        await stage.replica.weights.reload(version)
     assert refused.value.field and refused.value.next and not stage.fetched
 
 
@@ -374,7 +375,7 @@ async def test_back_and_forth_many_times_no_reply_is_lost_or_mixed(stage: Stage)
         seen = len(results)
         while len(results) < seen + 4:
             await asyncio.sleep(0)
-        await stage.replica.reload(version)
+        await stage.replica.weights.reload(version)
     over.set()
     await asyncio.gather(*asking)
     assert {by for _, by in results} == {"m@1", "m@2"} and len(results) >= 200
@@ -412,7 +413,7 @@ async def test_a_warm_replica_has_made_one_token(stage: Stage) -> None:
 
 async def test_a_ping_is_an_answer_while_weights_are_reloaded_but_not_for_ever(stage: Stage) -> None:
     stage.engine.reload_may.clear()
-    stage.begin(stage.replica.reload(NEW))
+    stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     await stage.replica.ping()
     stage.clock.at += RELOAD_MAX_S + 1
@@ -425,7 +426,7 @@ async def test_a_reload_waits_for_a_ping(stage: Stage) -> None:
     stage.engine.silent = True
     ping = stage.begin(stage.replica.ping())
     await settle()
-    reload = stage.begin(stage.replica.reload(NEW))
+    reload = stage.begin(stage.replica.weights.reload(NEW))
     await settle()
     assert not stage.engine.reloads and not reload.done()
     stage.engine.silent = False

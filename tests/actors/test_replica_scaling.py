@@ -351,6 +351,13 @@ def test_a_version_that_is_being_reloaded_is_neither_started_nor_ended() -> None
     assert started(watch.look()) == ["m@2.1"]
 
 
+def test_where_nobody_is_left_to_be_reloaded_others_are_started() -> None:
+    watch = Watch(beating("m@1.1"), plans=plan_of(("1", 1, 1), stable="m@1", reloading="m@1 m@2"))
+    assert watch.until(60) is None
+    watch.set("m@1.1", state="draining")
+    assert started(watch.look()) == ["m@1.2"]
+
+
 def test_a_beat_from_before_the_reload_does_not_end_anybody() -> None:
     watch = Watch(beating("m@1.1"), plans=plan_of(("1", 1, 1), stable="m@1", reloading="m@1 m@2"))
     watch.look()

@@ -9,7 +9,7 @@ import structlog
 from actors.work import Work
 from flotilla.core import signals
 from flotilla.core.clock import SystemClock
-from flotilla.core.errors import NotFound
+from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.generation import Origin
 
 
@@ -36,10 +36,10 @@ class Chooser:
 RETRIEVE = signals.Retrieve(turn="t-1", run="t-1", collection="", query="What now?", limit=4)
 
 
-async def retrieved(model: Chooser) -> signals.Found | signals.Failed:
+async def retrieved(model: Chooser | Ignorant, wanted: str = "m") -> signals.Found | signals.Failed:
     log = structlog.get_logger()
     work = Work(knowledge=NoKnowledge(), model=model, clock=SystemClock(), log=log)  # type: ignore[arg-type]
-    return await work.retrieve(Origin(tenant="demo", conversation="s-1"), "m", RETRIEVE)
+    return await work.retrieve(Origin(tenant="demo", conversation="s-1"), wanted, RETRIEVE)
 
 
 async def test_a_model_that_this_host_has_not_read_of_yet_is_waited_for() -> None:
@@ -52,6 +52,18 @@ async def test_a_model_that_there_is_not_is_not_waited_for_longer_than_plans_tak
     failed = await retrieved(model)
     assert isinstance(failed, signals.Failed) and failed.problem.field == "model"
     assert 1_000_000 - model.unread < 20
+
+
+class Ignorant:
+    """Its host has just started, and has read of no model."""
+
+    def choose(self, origin: Origin, wanted: str) -> str:
+        raise Unavailable("No model is known yet.")
+
+
+async def test_what_was_asked_for_is_not_lost_at_a_host_that_knows_no_model_yet() -> None:
+    found = await retrieved(Ignorant(), "m@tuned")
+    assert isinstance(found, signals.Found) and found.model == "m@tuned"
 
 
 async def test_an_agent_without_a_collection_searches_nothing_and_has_its_version_chosen() -> None:

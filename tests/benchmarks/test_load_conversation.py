@@ -11,6 +11,7 @@ import pytest
 from benchmarks.load.conversation import Conversation
 from benchmarks.load.frames import decode
 from benchmarks.load.notes import COMPLETED, ERROR, INTERRUPTED, SHED, UNFINISHED, Notes, Turn
+from benchmarks.load.sockets import SocketDoor
 from benchmarks.load.watch import Watch
 
 
@@ -121,12 +122,44 @@ def test_text_that_came_with_the_end_alone_is_a_tail(world: World) -> None:
     assert world.notes.errors == {"tail": 1}
 
 
+def test_words_that_came_with_the_end_are_the_first_all_the_same(world: World) -> None:
+    turn = world.ask("m-1")
+    world.begin("m-1")
+    world.hear("reply.completed", text="one two")
+    assert turn.accepted < turn.first <= turn.end
+    assert world.notes.errors == {"tail": 1}
+
+
+def test_a_stream_of_one_turn_may_begin_behind_its_reply(world: World) -> None:
+    turn = world.ask("m-1")
+    world.conversation.begins(world.conversation.seq + 1)
+    world.begin("m-1")
+    world.hear("reply.completed", text="one two")
+    assert turn.accepted < turn.first <= turn.end
+    assert not world.notes.errors and world.notes.counts["came whole"] == 1
+
+
 def test_a_reply_that_ended_while_its_customer_was_away_is_shown_with_its_end(world: World) -> None:
     world.ask("m-1")
     world.begin("m-1")
     world.hear("reply.delta", seq=1, offset=0, text="one")
     world.conversation.connected()
     world.hear("reply.completed", text="one two")
+    assert not world.notes.errors
+
+
+async def test_also_if_its_end_comes_with_the_handshake_of_the_next_connection(world: World) -> None:
+    class Eager:
+        async def connect(self, door: SocketDoor) -> object:
+            door.take(b'{"type":"reply.completed","seq":3,"data":{"text":"one two"}}')
+            return object()
+
+    world.ask("m-1")
+    world.begin("m-1")
+    world.hear("reply.delta", seq=1, offset=0, text="one")
+    way: Any = Eager()
+    await SocketDoor(way, world.conversation, lambda _conversation, _code: None).connect()
+    assert world.column("outcome") == [COMPLETED]
     assert not world.notes.errors
 
 

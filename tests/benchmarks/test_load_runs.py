@@ -16,10 +16,11 @@ from rich.console import Console
 
 from benchmarks.load import book
 from benchmarks.load.conductor import Conductor, Where
-from benchmarks.load.scenario import CatchUp, Every, Knee, Ramp, Scenario, Slo, Steady, Storm, Ways
+from benchmarks.load.scenario import CatchUp, Client, Every, Knee, Ramp, Scenario, Slo, Steady, Storm, Ways
 from benchmarks.load.workers import Broken
 
 TOKENS, WORD = 5, " word."
+CLIENTS: tuple[Client, ...] = ("lean", "library")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ async def played(url: str, scenario: Scenario) -> tuple[dict[str, Any], Path]:
     return await conductor.run(), conductor.folder
 
 
-async def test_every_way_but_grpc_in_two_processes(echo: str) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_every_way_but_grpc_in_two_processes(echo: str, client: Client) -> None:
     scenario = Scenario(
         about="",
         conversations=30,
@@ -52,10 +54,12 @@ async def test_every_way_but_grpc_in_two_processes(echo: str) -> None:
         phases=(Ramp(per_s=300, rest_s=0.1), Steady(seconds=2)),
         checked=1.0,
         processes=2,
+        client=client,
     )
     told, folder = await played(echo, scenario)
     assert told["errors"] == {}, (folder / "errors.jsonl").read_text()
     assert told["measures"]["completed"] == told["measures"]["turns"] == 60
+    assert told["generator"]["client"] == told["scenario"]["client"] == client
     assert told["agreement"]["ratio"] == pytest.approx(1.0, abs=0.5)
     turns = np.load(folder / "turns.npz")
     assert sorted(set(turns["way"])) == [0, 1, 2]
@@ -69,20 +73,26 @@ async def test_every_way_but_grpc_in_two_processes(echo: str) -> None:
     assert [process["name"] for process in legend] == ["generator-0", "generator-1", "conductor"]
 
 
-async def test_a_storm_in_the_middle_of_replies_loses_nothing(echo: str) -> None:
+@pytest.mark.parametrize(
+    ("client", "counted"), [("lean", "closed without a code"), ("library", "tried again: unavailable")]
+)
+async def test_a_storm_in_the_middle_of_replies_loses_nothing(
+    echo: str, client: Client, counted: str
+) -> None:
     scenario = Scenario(
         about="",
         conversations=20,
         traffic=Every(seconds=0.5),
         phases=(Ramp(per_s=200, rest_s=0.1), Storm(seconds=4)),
         checked=1.0,
+        client=client,
     )
     told, folder = await played(echo, scenario)
     assert told["errors"] == {}, (folder / "errors.jsonl").read_text()
     assert told["measures"]["storm_sockets"] == 20
     assert told["measures"]["storm_missing"] == told["measures"]["lost"] == 0
     assert 0 < told["measures"]["storm_recovered_s"] < 4
-    assert told["counts"]["closed without a code"] == 20
+    assert told["counts"][counted] == 20
 
 
 async def test_catching_up_and_the_knee(echo: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import scenario as scenarios
+from benchmarks.load.__main__ import arguments, chosen
 from benchmarks.load.actions import ACTIONS, checked
 from benchmarks.load.measures import of_turns
 from benchmarks.load.notes import Notes
@@ -35,6 +36,7 @@ def test_a_shipped_scenario_asks_for_what_there_is(name: str) -> None:
     [
         (RAMP + "loudness = 3", "loudness"),
         (RAMP.replace("10", "0"), "conversations"),
+        ('client = "browser"\n' + RAMP, "client"),
         (RAMP.replace("ramp", "dance"), "dance"),
         (RAMP + "[ways]\nsse = 0.0", "way in"),
         (RAMP.replace("ramp", "storm") + "seconds = 3", "ramp"),
@@ -73,6 +75,22 @@ def test_a_short_storm_cuts_the_same_share() -> None:
     (short,) = (phase for phase in scenarios.shortened(mini).phases if isinstance(phase, Storm))
     share = min(1.0, mini.short.conversations / mini.conversations)
     assert short.sockets == round(storm.sockets * share)
+
+
+def test_whose_conversations_they_are_is_said_by_the_file_or_by_whoever_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "load.toml"
+    file.write_text('client = "library"\n' + RAMP)
+    words = {
+        "mini": "lean",
+        str(file): "library",
+        f"{file} --client=lean": "lean",
+        "mini --client=library": "library",
+    }
+    for said, client in words.items():
+        monkeypatch.setattr("sys.argv", ["load", "run", *said.split()])
+        assert chosen(arguments()).client == client
 
 
 def test_nothing_is_done_to_a_fleet_of_others() -> None:

@@ -22,5 +22,12 @@ def test_an_unknown_scenario_ends_with_what_there_is(capfd: pytest.CaptureFixtur
     assert "sockets" in said
 
 
+def test_an_unknown_client_ends_with_those_there_are(capfd: pytest.CaptureFixture[str]) -> None:
+    assert CliRunner().invoke(app, ["bench", "run", "mini", "--client", "browser"]).exit_code == 2
+    said = capfd.readouterr().err
+    assert "lean" in said
+    assert "library" in said
+
+
 def test_an_unknown_run_is_named() -> None:
     assert CliRunner().invoke(app, ["bench", "report", "nothing-of-that-name"]).exit_code != 0

@@ -26,7 +26,7 @@ class SmallDoor(ConversationsServicer):
         await self._check(context)
         name = self._fleet.open(_metadata(context)["idempotency-key"])
         await self._maybe_cut(context)  # it was done, and nobody hears of it
-        return pb.Session(id=name, token="t.o.k")
+        return pb.Session(id=name, token=self._fleet.visits.issue(name))
 
     async def Send(self, request: Any, context: Any) -> AsyncGenerator[Any]:
         await self._check(context)
@@ -47,16 +47,22 @@ class SmallDoor(ConversationsServicer):
         page = self._fleet.sessions[request.session].record[request.after :]
         return pb.ListEventsResponse(events=[packed(json.dumps(event).encode()) for event in page])
 
+    async def RenewToken(self, request: Any, context: Any) -> Any:
+        await self._check(context, f"/v1/sessions/{request.session}/token")
+        return pb.Session(id=request.session, token=self._fleet.visits.renew(request.session))
+
     async def _told(self, events: AsyncGenerator[dict[str, Any]], context: Any) -> AsyncGenerator[Any]:
-        async for event in self._fleet.mischief.spoilt(events):
+        guarded = self._fleet.visits.guarded(events, _metadata(context)["authorization"])
+        async for event in self._fleet.mischief.spoilt(guarded):
             await self._maybe_cut(context)
             yield packed(json.dumps(event).encode())
             if self._fleet.mischief.reset:
                 (code, message), self._fleet.mischief.reset = self._fleet.mischief.reset, None
                 await context.abort(code, message)
+        await self._check(context)  # a stream whose token has ended says so
 
-    async def _check(self, context: Any) -> None:
-        if _metadata(context).get("authorization") != "Bearer dev":
+    async def _check(self, context: Any, path: str = "") -> None:
+        if not self._fleet.visits.admits(_metadata(context).get("authorization", ""), path):
             await _end(context, Unauthenticated("This key is not known."))
         if self._fleet.mischief.happens(self._fleet.mischief.shed):
             await _end(

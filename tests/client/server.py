@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 import uvicorn
 
 from tests.client.conversation import Conversation
+from tests.client.visits import Visits
 
 UNKNOWN = {"seq": 1, "type": "weather.changed", "data": {"to": "rain"}}
 PROBLEM = {
@@ -75,6 +76,7 @@ class SmallFleet:
         self.opened: dict[str, str] = {}  # by Idempotency-Key
         self.calls: list[str] = []
         self.places: list[str] = []  # that were asked for
+        self.visits = Visits()
         self.typing = 0
         self.deaf = 0  # so many messages on sockets are not heard
         self.close_codes = [1012, 1013, 1001]
@@ -93,7 +95,7 @@ class SmallFleet:
         request = await _body(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.calls.append(f"{scope['method']} {scope['path']}")
-        if headers.get("authorization") != "Bearer dev":
+        if not self.visits.admits(headers.get("authorization", ""), scope["path"]):
             problem = {
                 "type": "https://flotilla.dev/problems/unauthenticated",
                 "detail": "This key is not known.",
@@ -103,29 +105,37 @@ class SmallFleet:
             again = [(b"retry-after", b"1")]
             document = PROBLEM | {"status": 503, "retry_after_s": self.mischief.retry_after_s}
             return await _json(send, document, 503, again)
-        return await self._route(scope, headers, request, send)
+        return await _unless_gone(self._route(scope, headers, request, send), receive)
 
     async def _route(self, scope: Any, headers: dict[str, str], request: bytes, send: Any) -> None:
         method, (_, *path) = scope["method"], scope["path"].strip("/").split("/")
-        body = json.loads(request) if request else {}
+        body, query = json.loads(request) if request else {}, parse_qs(scope["query_string"].decode())
         match method, path:
             case "POST", ["sessions"]:
                 name = self.open(headers.get("idempotency-key", ""))
                 await self._maybe_cut(send)  # it was done, and nobody hears of it
-                return await _json(send, {"id": name, "token": "t.o.k", "seq": 1}, 201)
+                return await _json(send, {"id": name, "token": self.visits.issue(name), "seq": 1}, 201)
             case "POST", ["sessions", name, "messages"]:
                 accepted = self.sessions[name].post(body["id"], body["text"])
                 await self._maybe_cut(send)
-                if "event-stream" not in headers.get("accept", ""):
-                    return await _json(send, {"seq": accepted["seq"], "turn": accepted["turn"]}, 202)
                 turn = self.sessions[name].follow(accepted["seq"] - 1, 0, accepted["turn"])
-                return await self._sse(turn, send)
+                if "event-stream" in headers.get("accept", ""):
+                    return await self._sse(self.visits.guarded(turn, headers["authorization"]), send)
+                if "wait" in query:
+                    return await _json(send, [event async for event in turn][-1])
+                return await _json(send, {"seq": accepted["seq"], "turn": accepted["turn"]}, 202)
+            case "POST", ["sessions", name, "token"]:
+                if self.visits.away:
+                    self.visits.away -= 1
+                    return await _json(send, PROBLEM | {"status": 503, "retry_after_s": 0.01}, 503)
+                return await _json(send, {"id": name, "token": self.visits.renew(name)}, 201)
             case "GET", ["sessions", name, "stream"]:
-                self.places.append(headers["last-event-id"])
-                seq, _, offset = headers["last-event-id"].partition(":")
-                return await self._sse(self.sessions[name].follow(int(seq), int(offset or 0)), send)
+                place = headers.get("last-event-id") or query["after"][0]
+                self.places.append(place)
+                seq, _, offset = place.partition(":")
+                live = self.sessions[name].follow(int(seq), int(offset or 0))
+                return await self._sse(self.visits.guarded(live, headers["authorization"]), send)
             case "GET", ["sessions", name, "events"]:
-                query = parse_qs(scope["query_string"].decode())
                 after = int(query.get("after", ["0"])[0])
                 page = self.sessions[name].record[after : after + int(query.get("limit", ["500"])[0])]
                 return await _json(send, {"events": page})
@@ -164,7 +174,8 @@ class SmallFleet:
         seq, _, offset = place.partition(":")
         await receive()
         await send({"type": "websocket.accept"})
-        if (b"authorization", b"Bearer dev") not in scope["headers"]:
+        shown = dict(scope["headers"]).get(b"authorization", b"").decode()
+        if not self.visits.admits(shown, scope["path"]):
             problem = {"type": "https://flotilla.dev/problems/unauthenticated", "title": "No", "status": 401}
             told = {"type": "error", "problem": problem | {"detail": "This key is not known."}}
             await send({"type": "websocket.send", "text": json.dumps(told)})
@@ -176,10 +187,14 @@ class SmallFleet:
         events = self.mischief.spoilt(session.follow(int(seq), int(offset or 0)))
         out = asyncio.create_task(self._write(events, send))
         back = asyncio.create_task(self._read(session, receive, send))
-        await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (out, back):
+        over = asyncio.create_task(self.visits.over(shown))
+        await asyncio.wait({out, back, over}, return_when=asyncio.FIRST_COMPLETED)
+        ended = over.done()
+        for task in (out, back, over):
             task.cancel()
-        await asyncio.gather(out, back, return_exceptions=True)
+        await asyncio.gather(out, back, over, return_exceptions=True)
+        if ended:
+            return await send({"type": "websocket.close", "code": 4401})
         code = (
             self.mischief.random.choice(self.close_codes)
             if session.record[-1]["type"] != "session.closed"
@@ -222,6 +237,17 @@ class SmallFleet:
     def _shedding(self, type: str) -> dict[str, Any]:
         problem = PROBLEM | {"status": 503, "retry_after_s": self.mischief.retry_after_s}
         return {"type": type, "problem": problem}
+
+
+async def _unless_gone(answering: Coroutine[Any, Any, None], receive: Any) -> None:
+    """Ends with the client that would read the answer."""
+    tasks = asyncio.create_task(answering), asyncio.create_task(receive())
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    answered, _ = await asyncio.gather(*tasks, return_exceptions=True)
+    if isinstance(answered, ConnectionAbortedError):
+        raise answered
 
 
 async def _body(receive: Any) -> bytes:

@@ -8,7 +8,7 @@ import os
 import socket as sockets_of_the_system
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from schemathesis import GenerationMode
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from flotilla.rpc import v1_pb2 as pb
@@ -162,25 +163,54 @@ def test_a_message_that_comes_through_every_door_at_once_starts_one_turn(fleet: 
     session = fleet.session()
     body = {"id": "m-1", "text": QUESTION}
 
-    def over_http(_: int) -> int:
-        return fleet.http.post(f"/v1/sessions/{session}/messages", json=body).json()["seq"]
+    def over_http(_: int) -> str:
+        answer = fleet.http.post(f"/v1/sessions/{session}/messages", json=body)
+        return f"seq {answer.json()['seq']}" if answer.status_code == 202 else f"{answer} {answer.text}"
 
-    def over_grpc(_: int) -> int:
+    def over_grpc(_: int) -> str:
         with grpc.insecure_channel(fleet.grpc) as channel:
             request = pb.SendRequest(session=session, id="m-1", text=QUESTION)
             stream = stubs.ConversationsStub(channel).Send(request, metadata=KEY, timeout=PATIENCE_S)
-            return next(iter(stream)).seq
+            return first_of(stream)
 
     with fleet.socket(session) as phone, fleet.socket(session) as tablet, ThreadPoolExecutor(12) as pool:
-        asked = [pool.submit(over, n) for n in range(4) for over in (over_http, over_grpc)]
+        asked = [(over.__name__, pool.submit(over, n)) for n in range(4) for over in (over_http, over_grpc)]
         for device in (phone, tablet) * 2:
             device.send(json.dumps({"type": "message", **body}))
-        assert len({one.result() for one in asked}) == 1
-        seen = [list(receive(device, until="reply.completed")) for device in (phone, tablet)]
-    assert [event["type"] for event in fleet.events(session)].count("message.accepted") == 1
-    assert not [event for events in seen for event in events if event["type"] == "error"]
-    assert durable(seen[0]) == durable(seen[1]) == fleet.events(session)
+        got = [(door, told(one)) for door, one in asked]
+        seen = [heard("phone", phone), heard("tablet", tablet)]
+    recorded = fleet.events(session)
+    refused = [event for events in seen for event in events if event["type"] == "error"]
+    assert len({what for _, what in got}) == 1 and not refused, (got, refused, recorded)
+    assert [event["type"] for event in recorded].count("message.accepted") == 1, recorded
+    assert durable(seen[0]) == recorded, "the phone's events and the record"
+    assert durable(seen[1]) == recorded, "the tablet's events and the record"
     assert join(seen[0]) == join(seen[1]) == seen[0][-1]["data"]["text"]
+
+
+def first_of(stream: Any) -> str:
+    """The first event, or why there is none; those without a type keep the line open."""
+    try:
+        return next((f"seq {event.seq}" for event in stream if event.type), "no event")
+    except grpc.RpcError as error:
+        return f"{error.code()} {error.details()}"
+
+
+def told(one: Future[str]) -> str:
+    """What came of it, whatever that was."""
+    error = one.exception()
+    return one.result() if error is None else repr(error)
+
+
+def heard(name: str, device: ClientConnection) -> list[dict[str, Any]]:
+    """Up to the end of the reply. A device that doesn't hear it says what it heard."""
+    events: list[dict[str, Any]] = []
+    try:
+        for event in receive(device, until="reply.completed"):
+            events.append(event)
+    except (TimeoutError, ConnectionClosed) as error:
+        pytest.fail(f"The {name} heard {[event['type'] for event in events]}, then {error!r}.")
+    return events
 
 
 def test_devices_that_talk_at_the_same_time_see_the_same_order(fleet: TestFleet) -> None:

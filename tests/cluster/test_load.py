@@ -1,9 +1,12 @@
-"""The load fleet's miniature against a real fleet: two hundred conversations over every way in, and a storm."""
+"""The load fleet's miniature against a real fleet: two hundred conversations over every way in, and a storm. Half of
+them are the lean client's and half the client library's, at the same time."""
 
 from __future__ import annotations
 
+import asyncio
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.load import book, scenario
 from benchmarks.load.conductor import Conductor, Where
+from benchmarks.load.scenario import Client, Scenario, Storm
 from tests.fleet import TestFleet
 
 # What a client sees and the fleet can't know: the way to the gateway and back, and the commit of the reply's end.
@@ -22,24 +26,38 @@ async def test_every_way_in_holds_through_a_storm(
     fleet: TestFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(book, "RUNS", tmp_path)
-    mini = scenario.read("mini")
     where = Where(url=fleet.url, rpc=fleet.grpc, key="dev", local=fleet.local)
-    conductor = Conductor(
-        mini, where, seed=5, name="mini", command="pytest", console=Console(file=StringIO())
-    )
-    told = await conductor.run()
+    runs = [_conductor(client, where) for client in ("lean", "library")]
+    for conductor, told in zip(runs, await asyncio.gather(*(run.run() for run in runs)), strict=True):
+        _held(conductor.folder, told)
 
-    found = (conductor.folder / "errors.jsonl").read_text()
-    assert told["errors"] == {}, found
+
+def _conductor(client: Client, where: Where) -> Conductor:
+    """The two of them make one `mini`."""
+    half = scenario.with_client(_half(scenario.read("mini")), client)
+    console = Console(file=StringIO())
+    return Conductor(half, where, seed=5, name=f"mini-{client}", command="pytest", console=console)
+
+
+def _half(whole: Scenario) -> Scenario:
+    phases = tuple(
+        msgspec.structs.replace(phase, sockets=phase.sockets // 2) if isinstance(phase, Storm) else phase
+        for phase in whole.phases
+    )
+    return msgspec.structs.replace(whole, conversations=whole.conversations // 2, phases=phases)
+
+
+def _held(folder: Path, told: dict[str, Any]) -> None:
+    assert told["errors"] == {}, (folder / "errors.jsonl").read_text()
     assert told["measures"]["failed_turns"] == told["measures"]["lost"] == told["measures"]["shed"] == 0
     assert told["measures"]["storm_missing"] == 0
-    assert told["measures"]["storm_sockets"] == 60
-    turns = np.load(conductor.folder / "turns.npz")
+    assert told["measures"]["storm_sockets"] == 30
+    turns = np.load(folder / "turns.npz")
     assert set(turns["outcome"]) == {0}
     assert set(turns["way"]) == {0, 1, 2, 3}
-    assert len(turns["way"]) == 200
+    assert len(turns["way"]) == 100
     assert abs(told["agreement"]["ratio"] - 1) < HOPS_SHARE_MAX, told["agreement"]
-    seen = {process["name"] for process in _read(conductor.folder / "resources.json")}
+    seen = {process["name"] for process in _read(folder / "resources.json")}
     assert {"gateway", "host-0", "model", "valkey", "postgres", "haproxy", "raylet", "gcs"} <= seen
     assert told["measures"]["server_memory_mb"] > 100
 

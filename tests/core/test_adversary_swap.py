@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from flotilla.core.errors import Conflict, Refused
-from flotilla.core.swap_facts import AddVersion, BeginSwap, Promote, Resume, RollBack, Serve, SwapOrder
+from flotilla.core.swap_facts import AddVersion, BeginSwap, Promote, Resume, RollBack, Serve
+from flotilla.core.swap_orders import SwapOrder
 from tests.swaps import FULL, World, version
 
 BY_HAND = msgspec.structs.replace(FULL, automatic=False)

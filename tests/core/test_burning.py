@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flotilla.core.policy.burning import burnt
-from flotilla.core.swap_facts import Budgets, Figures
+from flotilla.core.swap_orders import Budgets, Figures
 from flotilla.core.tallies import Tally
 
 BUDGETS = Budgets()

@@ -12,7 +12,7 @@ import pytest
 from flotilla.core.errors import Refused, TooLarge
 from flotilla.core.policy import gate, judges
 from flotilla.core.policy.gate import Answered, parse_gate
-from flotilla.core.swap_facts import Case, GateSet, Judge
+from flotilla.core.swap_orders import Case, GateSet, Judge
 
 CASES = [{"id": "a", "question": "What is the fee?", "expected": ["$1,000"]}, {"id": "b", "question": "Why?"}]
 

@@ -42,7 +42,7 @@ def test_whoever_began_instead_is_in_the_record_before_a_word_is_shown() -> None
     turn = world.session.turn
     assert turn is not None
     said = signals.Streamed(turn=turn.id, run=turn.run, text="The", model="plain@1")
-    assert [type(effect) for effect in world.feed(said)] == [Record, signals.Say]
+    assert [type(effect) for effect in world.feed(said)] == [signals.Unshown, Record, signals.Say]
     world.feed(msgspec.structs.replace(said, text=" fee", model=""))
     assert [fact.model for fact in world.facts if isinstance(fact, ReplyStarted)] == ["m@1", "plain@1"]
     world.crash()

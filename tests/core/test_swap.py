@@ -11,11 +11,8 @@ from flotilla.core.swap import Model
 from flotilla.core.swap_facts import (
     AddVersion,
     BeginSwap,
-    CanaryStep,
     Do,
     DropVersion,
-    GateSet,
-    Judge,
     Judged,
     Pause,
     Promote,
@@ -24,10 +21,10 @@ from flotilla.core.swap_facts import (
     RollBack,
     Serve,
     Show,
-    SwapOrder,
     SwapTurned,
     VersionDropped,
 )
+from flotilla.core.swap_orders import CanaryStep, GateSet, Judge, SwapOrder
 from flotilla.core.versions import Canary, Version
 from tests.swaps import FULL, GATE, ME, STAGES, STEPS, World, check, stuck, verdict, version, well
 

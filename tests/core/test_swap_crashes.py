@@ -23,10 +23,10 @@ from flotilla.core.swap_facts import (
     Serve,
     Show,
     SwapEnded,
-    SwapOrder,
     SwapTurned,
     SwapWent,
 )
+from flotilla.core.swap_orders import SwapOrder
 from tests.swaps import FULL, STAGES, STEPS, World, check, stuck, verdict, version
 
 ORDERS = {

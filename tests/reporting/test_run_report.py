@@ -60,6 +60,7 @@ async def test_the_page_needs_nothing_but_itself(runs: Path, tmp_path: Path, dar
         text = await page.locator("main").inner_text()
     assert asked == [page_file.as_uri()] and complaints == []
     assert text.index("1 of 4 targets are missed") < text.index("Latency")
+    assert "lean client" in text
     assert "Against before" in text and "worse" in text and "baseline p99" in text
     assert "<script>alert(1)</script>" in text  # a type of error, as words
 

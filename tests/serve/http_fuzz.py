@@ -63,8 +63,14 @@ class Caller:
         return list(wrong)
 
     def ask(self, case: Any) -> list[str]:
+        return self.wrong(case, self.call(case))
+
+    def call(self, case: Any) -> Any:
         answer = case.call(base_url=self.url, session=self.session, timeout=PATIENCE_S)
         self.found[answer.status_code] = self.found.get(answer.status_code, 0) + 1
+        return answer
+
+    def wrong(self, case: Any, answer: Any) -> list[str]:
         said = f"{case.operation.label}: {answer.status_code}"
         try:
             case.validate_response(answer, checks=[status_code_conformance, content_type_conformance])

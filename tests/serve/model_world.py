@@ -20,7 +20,8 @@ from actors.runtime import Resident
 from actors.serving.sight import Replicas
 from benchmarks.cluster import Cluster
 from flotilla.core.ids import ActorId
-from flotilla.core.swap_facts import ModelView, Show
+from flotilla.core.swap_facts import Show
+from flotilla.core.swap_views import ModelView
 from flotilla.core.versions import FLEET
 from flotilla.stores.memory import MemoryHotLog
 from models.scripted import ScriptSettings

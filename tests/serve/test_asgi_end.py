@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.websockets import WebSocketState
@@ -16,6 +17,7 @@ class Ws:
     """A client that says a lot, and reads when it is told to."""
 
     client_state = WebSocketState.CONNECTED
+    state = SimpleNamespace(request_id="req_1")
 
     def __init__(self) -> None:
         self.reads = asyncio.Event()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from flotilla.core.swap_facts import Case
+from flotilla.core.swap_orders import Case
 from flotilla.core.tallies import Tally
 from serve.figures import Recent
 from serve.settings import read_settings

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import schemathesis
 
+from flotilla.core.ids import is_name
 from serve.app import create_app
 from tests.serve.conftest import SETTINGS, Gateway
 
@@ -23,6 +25,12 @@ def test_every_operation_declares_its_problems_and_when_to_come_back() -> None:
             said = operation["responses"]
             assert "422" not in said and list(said["4XX"]["content"]) == [type]
             assert all("Retry-After" in said[status]["headers"] for status in ("503", "504"))
+
+
+def test_the_id_of_a_message_is_described_as_it_is_checked() -> None:
+    described = DOCUMENT["components"]["schemas"]["PostMessage"]["properties"]["id"]["pattern"]
+    for id in ("m-1", "a" * 128, "", "a" * 129, "a b", "ü", "a\n"):
+        assert bool(re.search(described.replace("$", r"\Z"), id)) == is_name(id), id
 
 
 async def test_a_problem_is_as_it_is_described(gateway: Gateway) -> None:

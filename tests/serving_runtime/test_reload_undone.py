@@ -10,7 +10,8 @@ from actors.serving import swap_loading
 from actors.serving.sight import Replicas
 from actors.serving.swap_loading import Loading
 from actors.serving.swap_needs import SwapNeeds
-from flotilla.core.swap_facts import Do, SwapOrder
+from flotilla.core.swap_facts import Do
+from flotilla.core.swap_orders import SwapOrder
 from tests.actors.membership import LOG
 from tests.serving_runtime.replica_rig import Rig, Running, until, version
 
@@ -38,7 +39,7 @@ async def test_a_reload_that_was_begun_is_waited_for_and_undone(monkeypatch: pyt
     (only,) = await rig.start("m@1")
     slow = Slow(only)
     monkeypatch.setattr(only.engine, "reload", slow.reload)
-    begun = asyncio.create_task(only.replica.reload(NEW))
+    begun = asyncio.create_task(only.replica.weights.reload(NEW))
     await slow.begun.wait()
     back = asyncio.create_task(undone(rig))
     await until(lambda: back.done() or "reload" in only.methods)

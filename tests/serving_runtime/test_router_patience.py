@@ -264,7 +264,7 @@ async def test_an_adapter_is_loaded_once_and_asked_for_where_it_is(rig: Rig) -> 
 async def test_an_adapter_that_had_to_go_is_loaded_again(rig: Rig) -> None:
     (only,) = await start_with_adapter(rig, 1)
     await rig.ask(ask(model="m@tuned"))
-    await only.replica.unload_adapter("m@tuned")
+    await only.replica.weights.unload_adapter("m@tuned")
     assert made_by(await rig.ask(ask(model="m@tuned"))) == "m@tuned"
     assert only.loads == 2 and rig.tally("m@tuned").errors == 0
 

@@ -189,7 +189,7 @@ async def test_a_replica_that_was_reloaded_meanwhile_is_passed_over(rig: Rig) ->
     await rig.publish(plan("m@1"))
     one, two = await rig.start("m@1", 2)
     for running in (one, two):
-        running.replica.version = version("m@2") if running is one else running.replica.version
+        running.replica.weights.version = version("m@2") if running is one else running.replica.version
     for n in range(10):
         assert made_by(await rig.ask(ask(conversation=f"c{n}"))) == "m@1"
     assert one.asked and rig.tally("m@1").errors == 0
@@ -239,7 +239,7 @@ async def test_a_replica_that_is_reloaded_before_the_first_word_says_who_makes_i
     only.replica._door._opened.clear()
     reading = asyncio.create_task(rig.ask(ask()))
     await until(lambda: only.replica._door.waiting)
-    only.replica.version = version("m@2")
+    only.replica.weights.version = version("m@2")
     only.replica._door.open()
     if breaks_off:
         with pytest.raises(Unavailable):
@@ -255,7 +255,7 @@ async def test_a_replica_itself_says_what_it_serves_by_now(rig: Rig) -> None:
     both = msgspec.structs.replace(plan("m@1"), reloading=("m@1", "m@2"))
     await rig.publish(both)
     (only,) = await rig.start("m@1")
-    only.replica.version = version("m@2")
+    only.replica.weights.version = version("m@2")
     for n in range(10):
         assert made_by(await rig.ask(ask(conversation=f"c{n}"))) == "m@2"
     assert rig.tally("m@1").errors == rig.tally("m@2").errors == 0

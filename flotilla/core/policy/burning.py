@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from flotilla.core.swap_facts import Budgets, Figures
+from flotilla.core.swap_orders import Budgets, Figures
 
 # A difference of means beyond two of its standard errors is chance in about one of forty cases (one-sided).
 STANDARD_ERRORS = 2.0

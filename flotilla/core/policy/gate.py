@@ -16,7 +16,7 @@ import msgspec
 
 from flotilla.core.errors import Refused, TooLarge
 from flotilla.core.policy import judges
-from flotilla.core.swap_facts import Case, Figures, GateSet, Judge, Verdict
+from flotilla.core.swap_orders import Case, Figures, GateSet, Judge, Verdict
 
 GATE_BYTES_MAX = 1024 * 1024
 CASES_MAX = 500

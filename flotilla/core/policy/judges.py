@@ -13,7 +13,7 @@ from typing import Any
 from flotilla.core.errors import Refused
 from flotilla.core.knowledge import Passage
 from flotilla.core.policy import citations
-from flotilla.core.swap_facts import Case
+from flotilla.core.swap_orders import Case
 
 JudgeOf = Callable[[Case, str, Mapping[str, Any]], float]
 """Of a case, an answer and the judge's arguments."""

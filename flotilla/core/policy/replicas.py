@@ -62,12 +62,18 @@ def plan(sight: Sight, history: History, targets: Targets = Targets()) -> Decisi
     parts = [_leaving(sight, replicas, reloading)]
     for placed in (placed for each in sight.plans.values() for placed in each.placed):
         id = placed.version.id
-        if id in reloading:
+        if id in reloading and _anybody(placed, replicas):
             parts.append(_untouched(id, history))
             continue
         mine = _Version(placed, crew.crew_of(placed, replicas), sight, targets)
         parts.append(mine.decide(history.versions.get(id, Watched()), highest.get(id, 0)))
     return _joined(parts, replicas, sight.now, highest=highest, reloading=reloading)
+
+
+def _anybody(placed: Placed, replicas: Sequence[Replica]) -> bool:
+    """Whether a replica of the model is left, whose weights are being swapped in place, or were."""
+    model = placed.version.model
+    return any(replica.stays and crew.model_of(replica.name) == model for replica in replicas)
 
 
 def _untouched(id: str, history: History) -> Decision:
