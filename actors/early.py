@@ -32,9 +32,9 @@ def works(effects: Sequence[Effect], behind: int, envelope: Envelope) -> dict[in
 
 
 class Beside:
-    """`with` it for as long as the record is written: the works begin a turn of the loop later than the append was asked
-    for, in which it has left together with all others of that turn, or when it is there if that is sooner. None
-    begins once it has failed."""
+    """`with` it for as long as the record is written. The works begin a turn of the loop later than the append was
+    asked for, in which it has left together with all others of that turn, or once it is there if that is sooner;
+    none begins if it has failed."""
 
     __slots__ = ("_begin", "_waiting")
 

@@ -12,11 +12,13 @@ from simulation.world import World
 
 
 class Bug(msgspec.Struct, frozen=True):
-    """`rules` are those that the checker may catch it by. Some are found only where there are `models`."""
+    """`rules` are those that the checker may catch it by. Some are found only where there are `models`. `first` is a
+    schedule that catches it, or did: to begin with that one saves playing those before it."""
 
     plant: Callable[[World], AbstractContextManager[None]]
     rules: frozenset[str]
     models: bool | None = None
+    first: int = 0
 
 
 @contextmanager

@@ -96,9 +96,10 @@ def passing(error: FlotillaError) -> bool:
 
 class Customer(Client):
     pauses_s = (0.0, 0.05, 0.4)
+    model = ""
 
     async def run(self, session: ActorId, messages: int) -> None:
-        await self.ask(session, signals.Open(agent=self._agent(), customer=self.name))
+        await self.ask(session, signals.Open(agent=self._agent(), customer=self.name, model=self.model))
         for number in range(messages):
             await self._say(session, number)
             if self.chance.random() < 0.3:

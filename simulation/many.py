@@ -23,10 +23,10 @@ def outcomes(
         yield from pool.imap_unordered(work, seeds, SEEDS_PER_TASK)
 
 
-def first_catch(bug: str, seeds: Iterable[int] = range(SEEDS_MAX)) -> Outcome | None:
+def first_catch(bug: str) -> Outcome | None:
     """The first schedule in which the checker sees what was planted, and sees nothing of the kind without."""
-    rules, models = BUGS[bug].rules, BUGS[bug].models
-    for seed in seeds:
+    rules, models, first = BUGS[bug].rules, BUGS[bug].models, BUGS[bug].first
+    for seed in range(first, first + SEEDS_MAX):
         outcome = run(seed, planted=bug)
         if rules & set(outcome.rules) and not rules & set(run(seed, models=models).rules):
             return outcome

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
+from simulation.chosen import check_chosen
 from simulation.observations import (
     Change,
     Entry,
@@ -18,12 +20,16 @@ from simulation.observations import (
     Told,
     Violation,
 )
-from simulation.reloads import Pairs, blamed, replaced, spliced, woven
+from simulation.reloads import Pairs, blamed, replaced, spliced, with_adapters, woven
 
 BOARDS_LOST = "the boards are lost"
 STARTING = "hosts start"
 PASSING = frozenset({"unavailable", "other-version", "overloaded", "deadline-passed"})
 """A task's end that says no more than that its caller's time was up."""
+WORD = 5
+"""So many signs at least are said before anything breaks."""
+Bases = Mapping[str, str]
+"""What each adapter runs on."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +97,8 @@ def check_models(
     journals: Journals,
     texts: Mapping[str, Sequence[str]],
     closings: Sequence[str],
+    *,
+    bases: Bases = MappingProxyType({}),
 ) -> list[Violation]:
     """`texts` are what each version may say; `closings` what may stand behind that."""
     known = states(changes)
@@ -99,15 +107,17 @@ def check_models(
         (o.at for o in seen if isinstance(o, Fault) and o.what != STARTING), default=float("inf")
     )
     plans = [o for o in seen if isinstance(o, Hung)]
-    found = [broken for o in plans for broken in _hung(o, known)]
-    found += _cut([plan for plan in plans if plan.at < calm_until], known)
+    found = [broken for o in plans for broken in _hung(o, known, bases)]
+    found += _cut([plan for plan in plans if plan.at < calm_until], bases)
     found += [broken for o in seen if isinstance(o, Told) for broken in _told(o, known)]
     found += _backwards(seen)
     found += _unasked(seen, known, journals)
     found += blamed(seen, known)
-    gone = replaced(plans, calm_until)
+    found += check_chosen(seen, journals, bases, calm_until)
+    gone = with_adapters(replaced(plans, calm_until), bases)
+    refused = _refused(plans, bases)
     for name in sorted(journals):
-        found += _said(name, journals[name], words, gone)
+        found += _said(name, journals[name], words, gone, refused)
     return found
 
 
@@ -118,7 +128,7 @@ def _broken(rule: str, what: str, at: float = 0.0, session: str = "") -> Violati
 # -- plans
 
 
-def _hung(hung: Hung, known: Sequence[State]) -> Iterable[Violation]:
+def _hung(hung: Hung, known: Sequence[State], bases: Bases) -> Iterable[Violation]:
     """A plan says what the record says there."""
     if hung.revision >= len(known):
         yield _broken("stable", f"plan {hung.revision} hangs there, the record ends before", hung.at)
@@ -129,17 +139,17 @@ def _hung(hung: Hung, known: Sequence[State]) -> Iterable[Violation]:
         yield _broken("stable", said, hung.at)
     elif hung.candidate and not hung.shadow and hung.candidate not in state.asked:
         yield _broken("stable", f"plan {hung.revision} has {hung.candidate} answer in no canary", hung.at)
-    missing = state.placed - {*hung.placed}
+    missing = {bases.get(id, id) for id in state.placed} - {*hung.placed}
     if missing:
         yield _broken("unplaced", f"plan {hung.revision} has no replicas for {sorted(missing)}", hung.at)
 
 
-def _cut(plans: Sequence[Hung], known: Sequence[State]) -> Iterable[Violation]:
+def _cut(plans: Sequence[Hung], bases: Bases) -> Iterable[Violation]:
     """While all is calm nobody is left behind by a plan; in place they are answered by what is there instead."""
     instead: set[str] = set()
     for plan in plans:
         instead = (instead - {*plan.placed}) | {*plan.reloading}
-        if cut := {*plan.cut} - instead:
+        if cut := {id for id in plan.cut if bases.get(id, id) not in instead}:
             said = f"{sorted(cut)} were answering when plan {plan.revision} left them out"
             yield _broken("unplaced", said, plan.at)
 
@@ -166,13 +176,22 @@ def _backwards(seen: Sequence[Observation]) -> Iterable[Violation]:
 
 
 def _unasked(seen: Sequence[Observation], known: Sequence[State], journals: Journals) -> Iterable[Violation]:
-    """Nobody is answered by a version before a plan has it answer anybody."""
+    """Nobody is answered by a version before a plan has it answer anybody, but who has asked for it."""
+    wanted = {name: entry.wanted for name, entries in journals.items() for entry in entries if entry.wanted}
     made_by = {(name, entry.seq): entry.model for name, entries in journals.items() for entry in entries}
     asked: set[str] = set()
     for o in seen:
         if isinstance(o, Hung):
             asked |= known[min(o.revision, len(known) - 1)].asked
-        elif isinstance(o, Received) and (model := made_by.get((o.session, o.seq))) and model not in asked:
+        elif (
+            isinstance(o, Received)
+            and (model := made_by.get((o.session, o.seq)))
+            and model
+            not in (
+                *asked,
+                wanted.get(o.session),
+            )
+        ):
             said = f"{o.client} got {o.turn} of {model}, which was to answer nobody"
             yield _broken("unasked", said, o.at, o.session)
 
@@ -195,13 +214,19 @@ class _Words:
 
     def gone_on_with(self, text: str, gone: Pairs, version: str = "") -> bool:
         """Whether a version began it whose weights are gone, and the one in its place goes on with it: to the
-        end, where that is named."""
+        end, where that is named; or until the first one is back."""
         body = self._body(text)
         pairs = [(old, new) for old, new in gone if version in ("", new)]
+        came_back = {new for old, new in gone if old == version}
+        if self._begins(body, version) and any(woven(body, {version, new}, self._texts) for new in came_back):
+            return True
         if any(spliced(body, old, new, self._texts, whole=bool(version)) for old, new in pairs):
             return True
         there_and_back = [{old, new} for old, new in pairs if (new, old) in gone]
         return any(woven(body, both, self._texts) for both in there_and_back)
+
+    def _begins(self, body: str, version: str) -> bool:
+        return any(whole.startswith(body[:WORD]) for whole in self._texts.get(version, ()))
 
     def _body(self, text: str) -> str:
         for closing in self._closings:
@@ -209,11 +234,22 @@ class _Words:
         return text
 
 
-def _said(name: str, entries: Sequence[Entry], words: _Words, gone: Pairs) -> Iterable[Violation]:
-    """Each text is one version's, and each task is one version's; unless that one is gone."""
+def _refused(plans: Sequence[Hung], bases: Bases) -> set[str]:
+    """The adapters that were in no plan at some time: whoever asked for one then was told that there is none."""
+    return {id for id in bases if any(id not in plan.versions for plan in plans)}
+
+
+def _said(
+    name: str, entries: Sequence[Entry], words: _Words, gone: Pairs, refused: Container[str]
+) -> Iterable[Violation]:
+    """Each text is one version's, and each task is one version's; unless that one is gone. No reply fails, but
+    of one that asks for what there isn't."""
     retired = {id for id, _ in gone}
+    wanted = next((entry.wanted for entry in entries if entry.wanted), "")
     of_task: dict[str, str] = {}
     for entry in entries:
+        if entry.type == "reply.failed" and entry.text == "not-found" and wanted in refused:
+            continue
         if entry.type == "reply.failed" or (entry.type == "task.failed" and entry.text not in PASSING):
             yield _broken("failed", f"{entry.type} of {entry.turn} at {entry.seq} {entry.text}", session=name)
         elif entry.type == "reply.interrupted":

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from flotilla.core.ids import ActorId
 from flotilla.core.tallies import Tally
 from flotilla.core.versions import Plan, Version, version_of
+from simulation.audience import Audience
 from simulation.boards import Boards
 from simulation.clock import SimClock
 from simulation.crew import Crew
 from simulation.model_history import State, states
 from simulation.nodes import HostNode
-from simulation.observations import Change, Hung, Saw
+from simulation.observations import Change, Chose, Hung, Saw
 from simulation.operators import Commissioner, Operator
 from simulation.record import changes_of
 from simulation.replicas import ReplicaNode
 from simulation.stores import Store
-from simulation.versions import ACTOR, BAD, GOOD, MODEL, versions
+from simulation.versions import ACTOR, BAD, BASES, GOOD, MODEL, adapters, versions
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -32,7 +33,10 @@ class Modelled:
     def __init__(self, world: World) -> None:
         self._world = world
         self.chance = random.Random(f"models {world.seed}")
-        self.versions: dict[str, Version] = {version.id: version for version in versions(self.chance)}
+        self.audience = Audience(world.seed)
+        known = versions(self.chance, self.audience.adapters_max)
+        known += adapters() if self.audience.asked else []
+        self.versions: dict[str, Version] = {version.id: version for version in known}
         clock = SimClock(world.loop, world.loop.root)
         self.boards = Boards(clock, self._hung)
         scheduler = world.loop.process("ray")
@@ -54,6 +58,11 @@ class Modelled:
         world = self._world
         world.observe(Saw(at=world.loop.time(), process=process, revision=plan.revision))
 
+    def chose(self, revision: int, conversation: str, version: str) -> None:
+        world = self._world
+        at = world.loop.time()
+        world.observe(Chose(at=at, revision=revision, conversation=conversation, version=version))
+
     def _hung(self, plan: Plan) -> None:
         route = plan.route
         self._world.observe(
@@ -63,6 +72,9 @@ class Modelled:
                 stable=route.stable if route else "",
                 candidate=route.candidate if route else "",
                 shadow=bool(route and route.shadow),
+                percent=route.canary.percent if route else 0.0,
+                salt=route.salt if route else "",
+                versions=tuple(plan.versions),
                 placed=tuple(placed.version.id for placed in plan.placed),
                 cut=tuple(sorted({id for id in self._answering() if id not in plan.versions})),
                 reloading=plan.reloading,
@@ -106,6 +118,7 @@ class Modelled:
         yield operator.run(list(self.versions.values()), self.chance.choice((1, 2, 2, 3, 4)))
         for n, writer in enumerate(self.writers):
             yield Commissioner(f"commissioner-{n}", outside).run(writer, self.chance.randint(2, 6))
+        yield from self.audience.people(outside, lambda: bool(self.state().stable))
 
     # -- the end
 
@@ -119,6 +132,7 @@ class Modelled:
         if hangs != state.stable:
             waits.append(("the board", MODEL, f"the plan with {state.stable}, has {hangs!r}"))
         there = set(map(self._serves, self.crew.placed))
-        if there != {state.stable}:
-            waits.append(("the crew", MODEL, f"replicas of {state.stable} alone, has {sorted(there)}"))
+        wanted = BASES.get(state.stable, state.stable)
+        if there != {wanted}:
+            waits.append(("the crew", MODEL, f"replicas of {wanted} alone, has {sorted(there)}"))
         return waits

@@ -32,6 +32,7 @@ from flotilla.core.swap import Model
 from flotilla.core.versions import Plan
 from models.scripted import ScriptedModel, ScriptSettings
 from simulation.boards import SeenBoard
+from simulation.choosing import Chosen
 from simulation.clock import SimClock
 from simulation.edge import Edge, codecs_of
 from simulation.kinds import Bell, Cashier, Paying, Till
@@ -87,6 +88,7 @@ class Ground(msgspec.Struct, frozen=True):
     chance: random.Random
     rings: bool  # whether there are reminders in this world
     saw: Callable[[str, Plan], None]  # hears of the plans that a process, by its life, is given
+    chose: Chosen  # hears of the versions that are to answer
 
     @property
     def board(self) -> SeenBoard:
@@ -144,6 +146,7 @@ class HostNode(Node):
             clock=self.clock,
             log=ground.log,
             random=ground.chance,
+            chose=ground.chose,
         )
 
     def _residents(self) -> list[Resident]:

@@ -87,14 +87,18 @@ class Effected(Observation, frozen=True):
 
 
 class Hung(Observation, frozen=True):
-    """A plan of the model hangs on the board. `cut` are versions that somebody was being answered by, and that
-    are not in it; `reloading` those of which replicas turn from one into the other; `errors` are those that
-    hosts have counted so far of versions that make none."""
+    """A plan of the model hangs on the board. `percent` of the conversations are to be the candidate's, drawn
+    with `salt`; `versions` are all that may be asked for. `cut` are versions that somebody was being answered
+    by, and that are not in it; `reloading` those of which replicas turn from one into the other; `errors` are
+    those that hosts have counted so far of versions that make none."""
 
     revision: int
     stable: str
     candidate: str = ""
     shadow: bool = False
+    percent: float = 0.0
+    salt: str = ""
+    versions: tuple[str, ...] = ()
     placed: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     reloading: tuple[str, ...] = ()
@@ -106,6 +110,15 @@ class Saw(Observation, frozen=True):
 
     process: str
     revision: int
+
+
+class Chose(Observation, frozen=True):
+    """A process has chosen the version that is to answer `conversation`, which asked for none, by the plan of that
+    revision."""
+
+    revision: int
+    conversation: str
+    version: str
 
 
 class Told(Observation, frozen=True):
@@ -133,7 +146,7 @@ class Stuck(Observation, frozen=True):
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a session's journal. `message` is the client's id in `message.accepted`; `text` that of
     a reply's end; `shown` is false for what clients never get; `effect` names an action that is done; `model`
-    is the version that made the text."""
+    is the version that made the text; `wanted` the one that a conversation asks for as it is opened."""
 
     seq: int
     type: str
@@ -143,6 +156,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     shown: bool = True
     effect: str = ""
     model: str = ""
+    wanted: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

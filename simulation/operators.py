@@ -6,17 +6,28 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from flotilla.core import swap_facts
 from flotilla.core.effects import Message
 from flotilla.core.errors import FlotillaError
 from flotilla.core.flow import Do
 from flotilla.core.ids import ActorId
-from flotilla.core.swap_facts import AddVersion, BeginSwap, ModelView, Pause, Promote, Resume, RollBack, Serve
+from flotilla.core.swap_facts import (
+    AddVersion,
+    BeginSwap,
+    Pause,
+    Promote,
+    Resume,
+    RollBack,
+    Serve,
+)
+from flotilla.core.swap_views import ModelView
 from flotilla.core.versions import Version
 from simulation.clients import Client, Outside
 from simulation.model_history import State
 from simulation.observations import Told
-from simulation.versions import ACTOR, BAD, GOOD, order
+from simulation.versions import ACTOR, BAD, BASES, GOOD, order
 
 TASK_S = 20.0
 
@@ -27,8 +38,10 @@ class Operator(Client):
     def __init__(self, name: str, outside: Outside, look: Callable[[], State]) -> None:
         super().__init__(name, outside)
         self._look = look
+        self._adapters: list[str] = []
 
     async def run(self, versions: Sequence[Version], swaps: int) -> None:
+        self._adapters = [version.id for version in versions if version.adapter]
         for version in versions:
             await self.say(AddVersion(version=version))
         least = self.chance.choice((1, 1, 2))
@@ -47,8 +60,11 @@ class Operator(Client):
         self.see(Told, seq=view.seq, stable=stable)
 
     async def _swap(self, swap: str) -> None:
-        others = [id for id in (*GOOD, *GOOD, BAD) if id != self._look().stable]
-        begin = BeginSwap(swap=swap, to=self.chance.choice(others), order=order(self.chance))
+        others = [id for id in (*GOOD, *GOOD, BAD, *self._adapters[:1]) if id != self._look().stable]
+        to, wanted = self.chance.choice(others), order(self.chance)
+        if to in BASES:  # nothing takes the place of anything
+            wanted = msgspec.structs.replace(wanted, in_place=False)
+        begin = BeginSwap(swap=swap, to=to, order=wanted)
         await self.say(begin)
         if self.chance.random() < 0.2:
             await self.say(begin)

@@ -24,6 +24,7 @@ from flotilla.stores.memory import MemoryHotLog, MemoryJournal
 from flotilla.views.events import Frame
 from simulation.bugs import Bug, instead
 from simulation.kinds import Paying
+from simulation.planted_choices import CHOICE_BUGS
 from simulation.planted_models import MODEL_BUGS
 from simulation.world import World
 
@@ -150,15 +151,16 @@ def unfenced_text(_: World) -> AbstractContextManager[None]:
 
 
 BUGS: dict[str, Bug] = {
-    "lost-ack": Bug(lost_ack, frozenset({"lost"})),
-    "double-effect": Bug(double_effect, frozenset({"effect"})),
-    "split-brain": Bug(split_brain, frozenset({"lost", "doubled", "unrecorded", "overlap"})),
+    "lost-ack": Bug(lost_ack, frozenset({"lost"}), first=32),
+    "double-effect": Bug(double_effect, frozenset({"effect"}), first=11),
+    "split-brain": Bug(split_brain, frozenset({"lost", "doubled", "unrecorded", "overlap"}), first=10),
     "gap": Bug(gap, frozenset({"gap"})),
-    "text-after-takeover": Bug(text_after_takeover, frozenset({"silence"})),
+    "text-after-takeover": Bug(text_after_takeover, frozenset({"silence"}), first=81),
     "reordered": Bug(reordered, frozenset({"gap", "doubled", "overlap"})),
     "doubled-message": Bug(doubled_message, frozenset({"doubled"})),
-    "unfenced-text": Bug(unfenced_text, frozenset({"contradicted", "overlap"})),
+    "unfenced-text": Bug(unfenced_text, frozenset({"contradicted", "overlap"}), first=31),
     **MODEL_BUGS,
+    **CHOICE_BUGS,
 }
 # Within so many seeds each of them is caught.
 SEEDS_MAX = 400

@@ -139,12 +139,12 @@ def stale_blamed(_: World) -> AbstractContextManager[None]:
 
 
 MODEL_BUGS: dict[str, Bug] = {
-    "other-version": Bug(other_version, frozenset({"mixed"}), models=True),
-    "unpublished": Bug(unpublished, frozenset({"stuck"}), models=True),
-    "unplaced-early": Bug(unplaced_early, frozenset({"unplaced"}), models=True),
+    "other-version": Bug(other_version, frozenset({"mixed"}), models=True, first=1),
+    "unpublished": Bug(unpublished, frozenset({"stuck"}), models=True, first=5),
+    "unplaced-early": Bug(unplaced_early, frozenset({"unplaced"}), models=True, first=21),
     "shadow-sent": Bug(shadow_sent, frozenset({"unasked"}), models=True),
     "lost-promotion": Bug(lost_promotion, frozenset({"stable"}), models=True),
     "tool-loop": Bug(tool_loop, frozenset({"changed"}), models=True),
-    "unheld": Bug(unheld, frozenset({"changed"}), models=True),
-    "stale-blamed": Bug(stale_blamed, frozenset({"blamed"}), models=True),
+    "unheld": Bug(unheld, frozenset({"changed"}), models=True, first=179),
+    "stale-blamed": Bug(stale_blamed, frozenset({"blamed"}), models=True, first=6),
 }

@@ -24,8 +24,9 @@ def _entry(stored: Stored) -> Entry:
     if type == "step.done":
         return _step(stored.seq, fact)
     if type == "task.failed":
-        why = fact["problem"]["type"].rpartition("/")[2]
-        return Entry(seq=stored.seq, type=type, turn=fact["task"], text=why)
+        return Entry(seq=stored.seq, type=type, turn=fact["task"], text=_why(fact))
+    if type == "reply.failed":
+        return Entry(seq=stored.seq, type=type, turn=fact["turn"], text=_why(fact))
     return Entry(
         seq=stored.seq,
         type=type,
@@ -35,7 +36,13 @@ def _entry(stored: Stored) -> Entry:
         shown=type not in NOT_FOR_VISITORS,
         effect=fact["id"] if type == "paid" else "",
         model=fact.get("model", "") if type == "reply.completed" else "",
+        wanted=fact.get("model", "") if type == "session.opened" else "",
     )
+
+
+def _why(fact: dict[str, Any]) -> str:
+    """The short name of the problem that it failed for."""
+    return fact["problem"]["type"].rpartition("/")[2]
 
 
 def _step(seq: int, fact: dict[str, Any]) -> Entry:

@@ -28,6 +28,12 @@ def replaced(plans: Sequence[Hung], calm_until: float) -> Pairs:
     return _closed(found)
 
 
+def with_adapters(gone: Pairs, bases: Mapping[str, str]) -> Pairs:
+    """An adapter goes with its base; and another one may have come."""
+    went = {(id, new) for old, new in gone for id, base in bases.items() if base == old}
+    return _closed(gone | went)
+
+
 def _closed(pairs: Pairs) -> Pairs:
     """With those that were replaced one after the other."""
     while more := {(old, newest) for old, new in pairs for newer, newest in pairs if new == newer} - pairs:

@@ -12,7 +12,7 @@ from simulation.model_history import check_models
 from simulation.observations import Change, Entry, Violation
 from simulation.planted import BUGS
 from simulation.sealed import sealed
-from simulation.versions import TEXTS
+from simulation.versions import BASES, TEXTS
 from simulation.world import World
 
 CLOSINGS = (intents.NOT_SURE, intents.DONT_KNOW.text)
@@ -44,7 +44,7 @@ def run(seed: int, *, tracing: bool = False, planted: str = "", models: bool | N
         record, changes = world.loop.run(main())
     found = [*history.check(world.observations, record), *world.broken, *_escaped(world)]
     if world.modelled:
-        found += check_models(world.observations, changes, record, TEXTS, CLOSINGS)
+        found += check_models(world.observations, changes, record, TEXTS, CLOSINGS, bases=BASES)
     return Outcome(
         seed=seed,
         violations=tuple(map(str, found)),

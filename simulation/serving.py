@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.doorways import Doorways
 from actors.link import Links
+from actors.looking import keep_looking
 from actors.residents import model as model_residents
 from actors.residents.agent import AgentPerformer
 from actors.roster import Roster
@@ -19,6 +20,7 @@ from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.tools import Toolbox
 from simulation.boards import SeenBoard
+from simulation.choosing import Choosing, Chosen
 from simulation.versions import MODEL
 from simulation.writers import Lookup, Writer
 
@@ -26,7 +28,7 @@ FAILURES_EVERY_S = 1.0
 
 
 class Serving:
-    """`boards` are tallies and failures, as this process sees them."""
+    """`boards` are tallies and failures, as this process sees them; `chose` hears who is to answer whom."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Serving:
         clock: Clock,
         log: Any,
         random: Random,
+        chose: Chosen,
     ) -> None:
         self.board = board
         self.boards = boards
@@ -46,6 +49,7 @@ class Serving:
         self._failed: dict[str, str] = {}
         self.replicas = Replicas(links, roster, self._failure)
         self.models = Models(links, roster, board, boards, clock=clock, log=log, random=random, default=MODEL)
+        self.models.catalogue = Choosing(MODEL, chose)
 
     def _failure(self, version: str) -> str | None:
         return self._failed.get(version)
@@ -64,12 +68,13 @@ class Serving:
         yield Resident(Writer, performer)
 
     async def run(self) -> None:
-        await asyncio.gather(self.models.run(), self._look_for_failures())
+        await asyncio.gather(self.models.run(), self._keep_up_with_failures())
+
+    async def _keep_up_with_failures(self) -> None:
+        await keep_looking(self._look_for_failures, FAILURES_EVERY_S, self._clock, self._stale)
 
     async def _look_for_failures(self) -> None:
-        while True:
-            try:
-                self._failed = await self.boards.failures()
-            except FlotillaError as error:
-                self._log.info("failures.stale", reason=error.detail)
-            await self._clock.sleep(FAILURES_EVERY_S)
+        self._failed = await self.boards.failures()
+
+    def _stale(self, error: FlotillaError) -> None:
+        self._log.info("failures.stale", reason=error.detail)

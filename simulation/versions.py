@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from string import ascii_lowercase, ascii_uppercase
 
 from flotilla.core.ids import ActorId
-from flotilla.core.swap_facts import Budgets, CanaryStep, Case, GateSet, Judge, SwapOrder
+from flotilla.core.swap_orders import Budgets, CanaryStep, Case, GateSet, Judge, SwapOrder
 from flotilla.core.versions import FLEET, Canary, Version
 
 MODEL = "m"
@@ -21,6 +22,25 @@ GOOD = ("m@1", "m@2")
 IN_PLACE_SHARE = 0.35
 BAD = "m@3"
 """Slow, or it breaks off, or it can't be started: as the world's seed says."""
+BASE = "m@1"
+LETTERS = ascii_uppercase + ascii_lowercase
+
+
+def _alphabet(upper: int, lower: int) -> dict[int, str]:
+    """From the letters that there are to 26 of each that begin there."""
+    signs = [chr(first + n) for first in (upper, lower) for n in range(26)]
+    return dict(zip(map(ord, LETTERS), signs, strict=True))
+
+
+ALPHABETS: Mapping[str, Mapping[int, str]] = {
+    "wide": _alphabet(0xFF21, 0xFF41),
+    "ring": _alphabet(0x24B6, 0x24D0),
+    "bold": _alphabet(0x1D400, 0x1D41A),
+}
+"""What each adapter does to its base: other signs for the same letters, one for one, so that it can be told at any
+place, and a reply that breaks off can be gone on with."""
+BASES: Mapping[str, str] = {f"{MODEL}@{name}": BASE for name in ALPHABETS}
+"""What each adapter runs on."""
 
 
 def _marked(reply: str) -> str:
@@ -32,12 +52,23 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
     "m@1": REPLIES,
     "m@2": tuple(reply.upper() for reply in REPLIES),
     BAD: tuple(map(_marked, REPLIES)),
+    **{
+        f"{MODEL}@{name}": tuple(reply.translate(alphabet) for reply in REPLIES)
+        for name, alphabet in ALPHABETS.items()
+    },
 }
 
 
-def versions(chance: random.Random) -> list[Version]:
-    """Those of one world. All keep the same pace, but the bad one."""
+def adapters() -> list[Version]:
+    """Their folder is the name of their alphabet."""
+    return [Version(model=MODEL, name=name, engine="scripted", base=BASE, adapter=name) for name in ALPHABETS]
+
+
+def versions(chance: random.Random, adapters_max: int) -> list[Version]:
+    """Those of one world that have replicas, each with room for so many adapters. All keep the same pace, but the
+    bad one."""
     pace = {"first_token_s": 0.05, "token_s": chance.choice((0.02, 0.1, 0.2)), "tick_s": 0.01}
+    pace |= {"adapters_max": adapters_max}
     ill = chance.choice(({"fail_share": 0.5}, {"slow_ms": 1500.0}, {"fail_share": 0.1}))
     return [
         Version(
@@ -47,6 +78,7 @@ def versions(chance: random.Random) -> list[Version]:
             settings={"mode": "replies", "replies": texts, **pace, **(ill if id == BAD else {})},
         )
         for id, texts in TEXTS.items()
+        if id not in BASES
     ]
 
 

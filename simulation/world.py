@@ -122,9 +122,11 @@ class World:
         self.lives += 1
         process = self.processes[name] = self.loop.process(name)
         chance = random.Random(f"{self.seed} {name} {self.lives}")
-        rings, saw = self.rings or self.modelled is not None, self.modelled.saw if self.modelled else _nobody
+        rings = self.rings or self.modelled is not None
+        saw = self.modelled.saw if self.modelled else _nobody
+        chose = self.modelled.chose if self.modelled else _nobody
         life, log = f"{name}/{self.lives}", SimLog(self, name)
-        ground = Ground(name, life, self.loop, process, self.stores, log, chance, rings, saw)
+        ground = Ground(name, life, self.loop, process, self.stores, log, chance, rings, saw, chose)
 
         async def live() -> None:
             node = self._node(name, ground)
@@ -183,7 +185,9 @@ class World:
             self.actors.append(bell)
             people.append(self._person(Ringer("ringer-0", self.outside), bell, chance.randint(1, 3)))
         if self.modelled:
-            self.actors += self.modelled.writers
+            self.actors += [*self.modelled.writers, *self.modelled.audience.sessions]
+            for n, session in enumerate(self.modelled.audience.asked):
+                self.readers.append(Reader(f"reader-a{n}", self.outside, session))
             people += map(self._started, self.modelled.people())
         return people
 

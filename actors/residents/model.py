@@ -6,7 +6,7 @@ A stage ends with one signal. Whatever it meets that passes, it waits for; what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +26,17 @@ from flotilla.core.ids import ActorId
 from flotilla.core.policy.retry import passes
 from flotilla.core.ports import PlanBoard
 from flotilla.core.swap import Model
-from flotilla.core.swap_facts import Do, Emptied, Figures, Judged, Loaded, Publish, Stuck, Warmed, Worked
+from flotilla.core.swap_facts import (
+    Do,
+    Emptied,
+    Judged,
+    Loaded,
+    Publish,
+    Stuck,
+    Warmed,
+    Worked,
+)
+from flotilla.core.swap_orders import Figures
 from flotilla.core.versions import Plan, Version
 from flotilla.views import events
 
@@ -159,7 +169,7 @@ class ModelPerformer(Performer):
                 )
                 return Judged(key=effect.key, verdict=verdict)
             case "retiring":
-                await empty(self._needs, _going(at.actor.versions.values(), effect))
+                await empty(self._needs, _going(at.actor.versions, effect))
                 return Emptied(key=effect.key)
             case "shadowing" | "canary" | "promoted":
                 return await self._watch(at, effect)
@@ -210,7 +220,12 @@ class ModelPerformer(Performer):
         return found[-1] if found else None
 
 
-def _going(versions: Iterable[Version], effect: Do) -> frozenset[str]:
-    """Those that can't be asked any more once it is over: a version, and the adapters that run on it."""
-    id = effect.candidate.id if effect.undo else effect.stable
-    return frozenset({id} | {version.id for version in versions if version.runs_on == id})
+def _going(versions: Mapping[str, Version], effect: Do) -> frozenset[str]:
+    """Those that can't be asked any more once it is over: a version and, if the other one runs elsewhere, all
+    that run where it does."""
+    ids = (effect.candidate.id, effect.stable)
+    id, stays = ids if effect.undo else ids[::-1]
+    base = versions[id].runs_on
+    if base == versions[stays].runs_on:
+        return frozenset({id})
+    return frozenset({id} | {version.id for version in versions.values() if version.runs_on == base})

@@ -118,6 +118,7 @@ def test_only_who_has_lost_its_weights_is_gone_on_with() -> None:
     assert rules(RELOADED[:1], [forth], IN_PLACE) == rules(RELOADED, [back], IN_PLACE) == {"mixed"}
     assert rules(RELOADED, [reply("the card COS", "", "reply.interrupted")], IN_PLACE) == set()
     assert rules(RELOADED, [reply("the card NINE", "m@2")], IN_PLACE) == {"mixed"}
+    assert rules(RELOADED, [reply("the cARD costs", "m@1")], IN_PLACE) == set(), "it is back in the end"
     steps = [reply("the card costs", "m@1", "step.done"), reply("AT NINE", "m@2", "step.done")]
     assert rules(RELOADED, steps, IN_PLACE) == set()
 

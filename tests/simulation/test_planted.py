@@ -16,7 +16,7 @@ def test_a_planted_bug_is_caught(bug: str) -> None:
 
 
 def test_what_was_planted_is_gone_afterwards() -> None:
-    before = run(1, tracing=True)
+    before = run(2, tracing=True)
     for bug in BUGS:
-        run(1, planted=bug)
-    assert run(1, tracing=True) == before
+        run(2, planted=bug)
+    assert run(2, tracing=True) == before
