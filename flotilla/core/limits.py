@@ -21,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_frames_max: int = 5
     socket_inbox_max: int = 64  # frames that wait at a socket; past it nothing more is read from it
     sockets_max: int = 20_000  # at one gateway
+    typing_every_s: float = 1.0  # of a socket; what is said oftener goes nowhere
 
     # What a session holds.
     pending_turns_max: int = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -62,6 +63,7 @@ class Conversation:
         "_end",
         "_inbox",
         "_leave",
+        "_typed_at",
         "_unreadable",
         "_unwatch",
         "_watch",
@@ -78,6 +80,7 @@ class Conversation:
         self._behind = False  # the reader, with what was sent
         self._deaf = False  # nothing that is said counts any more
         self._unreadable = 0
+        self._typed_at = -math.inf
         self._watch: Watch | None = None
         self._unwatch: Callable[[], None] | None = None
         self._leave: Callable[[], None] | None = None
@@ -175,7 +178,18 @@ class Conversation:
             case web.Ping():
                 self._end.send(PONG)
             case web.Typing():
-                self._doors.fleet.tell(self._actor, signals.Typing(visitor=self._who.visitor))
+                self._type()
+
+    def _type(self) -> None:
+        """A hint that nobody waits for: what can't be told now is not told."""
+        now = self._doors.clock.monotonic()
+        if now < self._typed_at + LIMITS.typing_every_s:
+            return
+        self._typed_at = now
+        try:
+            self._doors.fleet.tell(self._actor, signals.Typing(visitor=self._who.visitor))
+        except FlotillaError as error:
+            self._doors.fleet.lost(self._actor, error)
 
     def _let_in(self, message: web.Message) -> None:
         """Before anything is done for it: a gateway with too much to do says no with next to nothing done."""

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from flotilla.core import signals
+from flotilla.core.clock import SystemClock
 from flotilla.core.errors import FlotillaError, LimitReached, NotFound, Overloaded, Unauthenticated
 from flotilla.core.ids import ActorId
 from flotilla.core.limits import LIMITS
@@ -130,6 +131,7 @@ class World:
             revocations=self.guards,
             traces=Traces(),
             log=SimpleNamespace(error=print),
+            clock=SystemClock(),
         )
         self.sockets = Sockets(lambda: doors)
         self.state = SimpleNamespace(connections=set[Any]())
@@ -215,6 +217,35 @@ async def test_an_interrupt_a_ping_and_typing(world: World) -> None:
     await world.until(lambda: world.fleet.asked)
     assert isinstance(world.fleet.asked[0], signals.Interrupt)
     assert world.fleet.told == [signals.Typing(visitor=True)]
+
+
+async def test_typing_goes_on_once_a_second_however_often_it_is_said(world: World) -> None:
+    ws = await world.connected(key="visit")
+    for _ in range(5):
+        await ws.send('{"type": "typing"}')
+    await ws.send('{"type": "ping"}')
+    assert json.loads(await ws.recv()) == {"type": "pong"}
+    assert len(world.fleet.told) == 1
+
+
+async def test_typing_that_nobody_can_be_told_of_leaves_the_socket_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[FlotillaError] = []
+
+    def full(*_: Any) -> None:
+        raise Overloaded("Too much waits to be sent.")
+
+    def counted(_: ActorId, error: FlotillaError) -> None:
+        lost.append(error)
+
+    monkeypatch.setattr(world.fleet, "tell", full)
+    monkeypatch.setattr(world.fleet, "lost", counted, raising=False)
+    ws = await world.connected(key="visit")
+    await ws.send('{"type": "typing"}')
+    await ws.send('{"type": "ping"}')
+    assert json.loads(await ws.recv()) == {"type": "pong"}
+    assert len(lost) == 1
 
 
 async def test_a_refused_message_is_named_and_the_socket_stays_open(world: World) -> None:
