@@ -84,7 +84,7 @@ class Gate:
         if self._chance.random() < self._throttle.share(key, now):
             self._throttle.asked(key, now)
             self._there += 1
-            raise self.shedding.refusal()
+            raise self.shedding.refusal(THERE)
 
     @contextlib.contextmanager
     def turn(self, tenant: str, host: str) -> Generator[None]:

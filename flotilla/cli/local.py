@@ -138,9 +138,13 @@ to 19,999), below those of Serve's replicas (30,000)."""
 
 
 def free_port() -> int:
-    """Raises `Unavailable` if none of a hundred that were tried is free."""
+    """Not one of those that this fleet's doors are going to open. Raises `Unavailable` if none of a hundred that
+    were tried is free."""
+    doors = {os.environ.get("FLOTILLA_PORT"), os.environ.get("FLOTILLA_GRPC_PORT")}
     for _ in range(100):
         port = random.choice(PORTS)
+        if str(port) in doors:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -15,11 +15,15 @@ from rich.console import Console
 
 from benchmarks.load import book, scenario
 from benchmarks.load.conductor import Conductor, Where
+from benchmarks.load.notes import COMPLETED, SHED
 from benchmarks.load.scenario import Client, Scenario, Storm
 from tests.fleet import TestFleet
 
 # What a client sees and the fleet can't know: the way to the gateway and back, and the commit of the reply's end.
 HOPS_SHARE_MAX = 0.05
+# A machine that stalls for a moment is refused for, with `Retry-After`. The lean client takes no for an answer; the
+# library says it again.
+SHED_MAX = 10
 
 
 async def test_every_way_in_holds_through_a_storm(
@@ -29,7 +33,7 @@ async def test_every_way_in_holds_through_a_storm(
     where = Where(url=fleet.url, rpc=fleet.grpc, key="dev", local=fleet.local)
     runs = [_conductor(client, where) for client in ("lean", "library")]
     for conductor, told in zip(runs, await asyncio.gather(*(run.run() for run in runs)), strict=True):
-        _held(conductor.folder, told)
+        _held(conductor.folder, told, shed_max=SHED_MAX if told["generator"]["client"] == "lean" else 0)
 
 
 def _conductor(client: Client, where: Where) -> Conductor:
@@ -47,13 +51,14 @@ def _half(whole: Scenario) -> Scenario:
     return msgspec.structs.replace(whole, conversations=whole.conversations // 2, phases=phases)
 
 
-def _held(folder: Path, told: dict[str, Any]) -> None:
+def _held(folder: Path, told: dict[str, Any], *, shed_max: int) -> None:
     assert told["errors"] == {}, (folder / "errors.jsonl").read_text()
-    assert told["measures"]["failed_turns"] == told["measures"]["lost"] == told["measures"]["shed"] == 0
+    assert told["measures"]["failed_turns"] == told["measures"]["lost"] == 0
+    assert told["measures"]["shed"] <= shed_max
     assert told["measures"]["storm_missing"] == 0
     assert told["measures"]["storm_sockets"] == 30
     turns = np.load(folder / "turns.npz")
-    assert set(turns["outcome"]) == {0}
+    assert set(turns["outcome"]) <= {COMPLETED, SHED}
     assert set(turns["way"]) == {0, 1, 2, 3}
     assert len(turns["way"]) == 100
     assert abs(told["agreement"]["ratio"] - 1) < HOPS_SHARE_MAX, told["agreement"]

@@ -166,9 +166,10 @@ class Shedding:
             self._waiting[tenant] -= 1
         self.waiting -= 1
 
-    def refusal(self) -> Overloaded:
+    def refusal(self, reason: str = "") -> Overloaded:
+        """`reason` is where it waits, if that is none of these queues."""
         return Overloaded(
-            f"What was let in waits, and new work with it ({self.reason}).",
+            f"What was let in waits, and new work with it ({reason or self.reason}).",
             next="Nothing was accepted. Send it again after the time that is given.",
             retry_after_s=self._retry_after_s(),
         )
