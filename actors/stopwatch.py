@@ -1,9 +1,9 @@
-"""Where the time of a turn goes, for `reply.completed.timing`."""
+"""Where the time of a turn goes, for `reply.completed.timing`; and the tokens of a reply that nobody finishes."""
 
 from __future__ import annotations
 
 from flotilla.core.facts import Timing
-from flotilla.core.generation import Finished
+from flotilla.core.generation import Finished, Piece
 
 
 class Stopwatch:
@@ -16,6 +16,13 @@ class Stopwatch:
         self.first: float | None = None
         self.engine_first_ms = 0.0
         self.engine_total_ms = 0.0
+        self.made = 0  # tokens, by this process
+        self.model = ""
+
+    def heard(self, piece: Piece, model: str) -> None:
+        """`model` is what was asked for, where the piece doesn't say who made it."""
+        self.made += piece.tokens
+        self.model = piece.model or model
 
     def start(self, now: float) -> None:
         """The reply has begun; where nothing had to be looked up, from here on its model is waited for."""

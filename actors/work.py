@@ -109,6 +109,7 @@ class Work:
             watch.finished(part)
             tracing.generated(effect.prompt.model, part)
             return signals.Generated(turn=effect.turn, run=effect.run, usage=part.usage, model=part.model)
+        watch.heard(part, effect.prompt.model)
         return signals.Streamed(turn=effect.turn, run=effect.run, text=part.text, model=part.model)
 
     def _said_plainly(self, error: Exception) -> FlotillaError:

@@ -26,7 +26,7 @@ from flotilla.core.facts import (
     ReplyInterrupted,
     ReplyStarted,
 )
-from flotilla.core.generation import Shown
+from flotilla.core.generation import Shown, Usage
 from flotilla.core.journal import Stored
 from flotilla.core.ledger import Recorded
 from flotilla.core.ports import HotLog
@@ -243,6 +243,12 @@ class SessionPerformer(Performer):
             self._completed(at, fact)
         if not isinstance(fact, ReplyCompleted | ReplyFailed | ReplyInterrupted):
             return
+        if (
+            not isinstance(fact, ReplyCompleted)
+            and talk is not None
+            and (watch := talk.watches.get(fact.turn))
+        ):
+            self._broken_off(at, fact.turn, watch)
         if isinstance(fact, ReplyCompleted | ReplyFailed):  # other ends seal before they are recorded
             self._spawn(self._seal_late(at, fact.turn))
         if talk is not None:
@@ -264,6 +270,13 @@ class SessionPerformer(Performer):
                 usage=fact.usage,
                 first_token_ms=fact.timing.first_token,
             )
+
+    def _broken_off(self, at: Activation, turn: str, watch: Stopwatch) -> None:
+        """Charged for the tokens that were made. Those of its prompt an engine tells with the end of a reply."""
+        if self._bills is None or not watch.made:
+            return
+        usage = Usage(completion_tokens=watch.made)
+        self._bills.charge(at.id.tenant, turn, source="session", model=watch.model, usage=usage)
 
     async def _seal_late(self, at: Activation, turn: str) -> None:
         """The text is in the record; the log of it would also expire by itself."""
