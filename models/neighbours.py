@@ -25,7 +25,7 @@ class Seat:
 
     def __init__(self, threads: int, folder: Path | None = None) -> None:
         folder = folder or FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / f"{os.getpid()}-{threads}-{uuid4().hex[:8]}"
         self._file = self.path.open("x")
         self._users = 0
