@@ -81,9 +81,11 @@ class Trial:
             await asyncio.wait([watching], timeout=WATCH_ENDS_S)
             watching.cancel()
         assert ended["end"] == "rolled_back", ended
-        burnt_at = moments.posted_at - POSTED_WITHIN_S
+        # The fleet may have looked, and turned back, between two looks of ours.
+        posted_at = moments.posted_at or moments.back_at
+        burnt_at = posted_at - POSTED_WITHIN_S
         if what != "broken":  # a reply that breaks off goes on elsewhere: its customer sees nothing of it
-            burnt_at = min(moments.posted_at, self._enough_at(id, moments.canary_at))
+            burnt_at = min(posted_at, self._enough_at(id, moments.canary_at))
         back_at = max(moments.back_at, self._last_begun_at(id))
         return Back(seconds=back_at - burnt_at, reason=ended["reason"])
 
