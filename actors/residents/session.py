@@ -10,6 +10,7 @@ import msgspec
 from actors.doorways import Doorways
 from actors.follower import Follower
 from actors.performer import Activation, Performer
+from actors.residents.talk import Talk, claim, logged
 from actors.runtime import Resident
 from actors.serving.bills import Bills
 from actors.stopwatch import Stopwatch
@@ -43,26 +44,6 @@ def residents(doors: Doorways) -> Iterable[Resident]:
     yield Resident(Session, performer)
 
 
-class Talk:
-    """What an activation knows of the turns under way, beyond the session's own state. `text` and `shown`
-    are of `turn`."""
-
-    __slots__ = ("shown", "text", "turn", "watches")
-
-    def __init__(self) -> None:
-        self.turn = ""
-        self.text = ""  # the reply under way
-        self.shown = ""  # what the hot log, and so the customer, has of it
-        self.watches: dict[str, Stopwatch] = {}
-
-    def begin(self, turn: str) -> None:
-        if turn != self.turn:
-            self.turn, self.text, self.shown = turn, "", ""
-
-    def shown_of(self, turn: str) -> str:
-        return self.shown if turn == self.turn else ""
-
-
 class SessionPerformer(Performer):
     """`may_show` says whether this process may still show text, or might have been declared dead."""
 
@@ -94,9 +75,9 @@ class SessionPerformer(Performer):
         if turn is None:
             return None
         talk = _talk(at)
-        shown = await self._shown(at, turn.id, talk)
-        talk.turn, talk.text, talk.shown = turn.id, shown.text, shown.text
-        return Woken(said=shown.text, sealed=shown.sealed)
+        log = logged(await self._shown(at, turn.id, talk))
+        talk.take(turn.id, log)
+        return Woken(said=log.text, sealed=log.sealed, model=log.model)
 
     async def _shown(self, at: Activation, turn: str, talk: Talk) -> Shown:
         """While the hot log is down nobody shows anything: what we have shown ourselves is still all."""
@@ -105,7 +86,7 @@ class SessionPerformer(Performer):
         except Unavailable:
             if talk.turn != turn:
                 raise
-            return Shown(talk.shown)
+            return Shown(talk.claims + talk.shown)
 
     def informed(self, at: Activation, signal: Signal) -> Signal:
         """A message for an agent that looks nothing up gets its version here, and not after a search."""
@@ -129,7 +110,7 @@ class SessionPerformer(Performer):
             case signals.Seal():
                 await self._seal(at, effect.turn)
             case signals.Unshown():
-                await self._unshown(at, effect.turn)
+                await self._unshown(at, effect)
             case signals.Mention():
                 at.publish(events.live_frame(at.actor.seq, effect.type, effect.data))
             case _:
@@ -138,19 +119,23 @@ class SessionPerformer(Performer):
     async def _seal(self, at: Activation, turn: str) -> None:
         """Raises `Conflict` if another host has shown more of the reply than we know: what is recorded as
         its text must be all of it."""
-        shown = await self._hot_log.seal(at.id, turn)
+        shown = logged(Shown(await self._hot_log.seal(at.id, turn))).text
         if not _talk(at).shown_of(turn).startswith(shown):
             raise Conflict("Another host has shown more of this reply.")
 
-    async def _unshown(self, at: Activation, turn: str) -> None:
-        """Raises `Conflict` if another host, to which the actor had moved, shows this reply. While the hot log is
-        down nobody shows anything."""
+    async def _unshown(self, at: Activation, effect: signals.Unshown) -> None:
+        """Raises `Conflict` if another host, which the session has left, shows this reply; from here on it can't.
+        While the hot log is down nobody shows anything."""
+        talk, mine = _talk(at), claim(effect.model)
+        talk.begin(effect.turn)
         try:
-            shown = await self._hot_log.read(at.id, turn)
-        except Unavailable:
+            await self._hot_log.append(at.id, effect.turn, talk.logged_bytes, mine)
+        except Conflict:
+            raise
+        except FlotillaError as error:
+            self._work.log.warning("hot_log.down", actor=str(at.id), reason=error.detail)
             return
-        if shown.text or shown.sealed:
-            raise Conflict("Another host goes on with this reply.")
+        talk.claims += mine
 
     async def _say(self, at: Activation, say: signals.Say) -> None:
         """Into the hot log, then to the followers. While the hot log is down nothing is shown: the
@@ -162,7 +147,7 @@ class SessionPerformer(Performer):
         if not self._may_show():
             return
         try:
-            await self._hot_log.append(at.id, say.turn, len(talk.shown.encode()), unshown)
+            await self._hot_log.append(at.id, say.turn, talk.logged_bytes, unshown)
         except Conflict:
             raise
         except FlotillaError as error:
@@ -253,7 +238,7 @@ class SessionPerformer(Performer):
             self._spawn(self._seal_late(at, fact.turn))
         if talk is not None:
             talk.watches.pop(fact.turn, None)
-            talk.text = talk.shown = ""
+            talk.over()
             at.notes = talk if talk.watches else None
 
     def _completed(self, at: Activation, fact: ReplyCompleted) -> None:

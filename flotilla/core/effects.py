@@ -46,12 +46,14 @@ class Message(Signal, Generic[A], frozen=True):
 class Woken(Signal, frozen=True, tag="flotilla.woken"):
     """The activation has just been folded from its journal, and there was work to go on with. `said` is
     what has already been shown of the text that was under way; `sealed`, that nothing can be shown
-    behind it any more: its host died when it was about to record that it ends there. It comes before all
+    behind it any more: its host died when it was about to record that it ends there; `model`, the version that has
+    claimed to begin it, if that is not the one that was chosen. It comes before all
     that waits: a stop that overtook it would not know what has been shown."""
 
     control = True
     said: str = ""
     sealed: bool = False
+    model: str = ""
 
 
 class Answered(Signal, frozen=True, tag="flotilla.answered"):

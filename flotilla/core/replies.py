@@ -98,7 +98,14 @@ class Replies(Conversation):
             return (self.record(*(ReplyFailed(turn=turn.id, problem=problem) for turn in self.turns)),)
         if signal.sealed:
             return self._finish(ReplyInterrupted(turn=turn.id, text=self.said))
-        return self._begin() if turn.started is None else self._proceed(turn, turn.started)
+        return self._begin() if turn.started is None else self._gone_on(turn, turn.started, signal.model)
+
+    def _gone_on(self, turn: Turn, started: ReplyStarted, claimed: str) -> Effects:
+        """By whoever has `claimed` to begin it, if its host died before that was in the record."""
+        if claimed in ("", started.model):
+            return self._proceed(turn, started)
+        begun = msgspec.structs.replace(started, model=claimed)
+        return (self.record(begun), *self._proceed(turn, begun))
 
     def _on_work(self, signal: signals.Worked) -> Effects:
         turn = self.turn
@@ -141,7 +148,8 @@ class Replies(Conversation):
         started = turn.started
         if self.said or not model or started is None or started.model == model:
             return ()
-        return signals.Unshown(turn=turn.id), self.record(msgspec.structs.replace(started, model=model))
+        claim = signals.Unshown(turn=turn.id, model=model)
+        return claim, self.record(msgspec.structs.replace(started, model=model))
 
     def _on_answered(self, turn: Turn, signal: Answered) -> Effects:
         assert turn.started is not None

@@ -223,10 +223,11 @@ class Seal(Step, frozen=True, kw_only=True):
 
 
 class Unshown(Step, frozen=True, kw_only=True):
-    """Nobody has shown a word of the turn's reply yet. Where somebody has, that reply is gone on with, by whom it
-    was begun: `Conflict`."""
+    """Nobody has shown a word of the turn's reply yet, and from here on nobody does but for `model`. Where somebody
+    has, that reply is gone on with, by whom it was begun: `Conflict`."""
 
     turn: str
+    model: str
 
 
 class Retrieve(Work, frozen=True, kw_only=True):

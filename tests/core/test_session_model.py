@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from flotilla.core import signals
-from flotilla.core.effects import Record
+from flotilla.core.effects import Record, Woken
 from flotilla.core.facts import ReplyStarted
 from flotilla.core.generation import Origin, Usage
-from tests.build import ME, World
+from tests.build import ME, World, fold
 
 
 def test_the_version_that_was_chosen_makes_the_reply_and_is_told() -> None:
@@ -49,6 +49,21 @@ def test_whoever_began_instead_is_in_the_record_before_a_word_is_shown() -> None
     work = world.work
     assert isinstance(work, signals.Generate)
     assert (work.prompt.said, work.prompt.model) == ("The fee", "plain@1")
+
+
+def test_whoever_has_claimed_a_reply_goes_on_with_it_though_its_host_died_before_the_record() -> None:
+    world = World().open()
+    world.post()
+    world.step()
+    world.work = None
+    world.session = fold(world.facts, world.limits)
+    effects = world.feed(Woken(said="The", model="plain@1"))
+    work = world.work
+    assert [type(effect) for effect in effects] == [Record, signals.Generate] and isinstance(
+        work, signals.Generate
+    )
+    assert (work.prompt.said, work.prompt.model) == ("The", "plain@1")
+    assert [fact.model for fact in world.facts if isinstance(fact, ReplyStarted)] == ["m@1", "plain@1"]
 
 
 def test_whoever_stood_in_is_told_as_the_model() -> None:

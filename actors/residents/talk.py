@@ -1,0 +1,68 @@
+"""What an activation of a session knows of its turns under way, and how the hot log of a reply is read.
+
+Where another version than the chosen one begins a reply, that is written into its log before the record has it: a
+*claim*. From then on nobody appends who does not know of it, such as a host that the session has just left and whose
+replica would have answered after all.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.stopwatch import Stopwatch
+from flotilla.core.generation import Shown
+
+MARK = "\x1e"  # a record separator: no engine says it first
+
+
+def claim(model: str) -> str:
+    return f"{MARK}{model}{MARK}"
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """`claims` are as they stand in the log; `model` is who made the last of them, "" if there is none."""
+
+    claims: str = ""
+    model: str = ""
+    text: str = ""
+    sealed: bool = False
+
+
+def logged(shown: Shown) -> Logged:
+    model, claims, text = "", "", shown.text
+    while text.startswith(MARK) and (end := text.find(MARK, 1)) > 0:
+        model, claims, text = text[1:end], claims + text[: end + 1], text[end + 1 :]
+    return Logged(claims, model, text, shown.sealed)
+
+
+class Talk:
+    """Beyond the session's own state. `claims`, `text` and `shown` are of `turn`."""
+
+    __slots__ = ("claims", "shown", "text", "turn", "watches")
+
+    def __init__(self) -> None:
+        self.turn = ""
+        self.claims = ""  # what the log has in front of the text
+        self.text = ""  # the reply under way
+        self.shown = ""  # what the hot log, and so the customer, has of it
+        self.watches: dict[str, Stopwatch] = {}
+
+    def begin(self, turn: str) -> None:
+        if turn != self.turn:
+            self.turn, self.claims, self.text, self.shown = turn, "", "", ""
+
+    def take(self, turn: str, log: Logged) -> None:
+        """What the log says is all that there is."""
+        self.turn, self.claims, self.text, self.shown = turn, log.claims, log.text, log.text
+
+    def shown_of(self, turn: str) -> str:
+        return self.shown if turn == self.turn else ""
+
+    @property
+    def logged_bytes(self) -> int:
+        """Where the log ends, as far as we know."""
+        return len(self.claims.encode()) + len(self.shown.encode())
+
+    def over(self) -> None:
+        """The end of the turn is in the record."""
+        self.claims = self.text = self.shown = ""
