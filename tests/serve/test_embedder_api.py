@@ -90,7 +90,8 @@ async def test_an_operator_orders_another_embedder_and_a_tenant_sees_its_own_col
         await doors.knowledge.upsert(tenant, "faq", [CARD])
     order = {"model": "all-MiniLM-L6-v2", "name": "2", "engine": "minilm"}
     async with client(doors, OPERATOR_KEY) as desk, client(doors, TENANT_KEY) as tenant:
-        assert (await desk.get(PATH)).json() == {"embedder": "all-MiniLM-L6-v2@1", "collections": []}
+        # Which collections the librarian has looked at since it began is a matter of timing.
+        assert (await desk.get(PATH)).json()["embedder"] == "all-MiniLM-L6-v2@1"
         assert (await tenant.post(PATH, json=order)).status_code == 403
         assert (await desk.post(PATH, json=order)).status_code == 202
         while not _done((await desk.get(PATH)).json()):
