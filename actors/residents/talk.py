@@ -10,13 +10,11 @@ from __future__ import annotations
 import msgspec
 
 from actors.stopwatch import Stopwatch
-from flotilla.core.generation import Shown
-
-MARK = "\x1e"  # a record separator: no engine says it first
+from flotilla.core.generation import CLAIM_MARK, Shown
 
 
 def claim(model: str) -> str:
-    return f"{MARK}{model}{MARK}"
+    return f"{CLAIM_MARK}{model}{CLAIM_MARK}"
 
 
 class Logged(msgspec.Struct, frozen=True):
@@ -30,7 +28,7 @@ class Logged(msgspec.Struct, frozen=True):
 
 def logged(shown: Shown) -> Logged:
     model, claims, text = "", "", shown.text
-    while text.startswith(MARK) and (end := text.find(MARK, 1)) > 0:
+    while text.startswith(CLAIM_MARK) and (end := text.find(CLAIM_MARK, 1)) > 0:
         model, claims, text = text[1:end], claims + text[: end + 1], text[end + 1 :]
     return Logged(claims, model, text, shown.sealed)
 

@@ -153,6 +153,10 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
 
 
+CLAIM_MARK = "\x1e"
+"""A record separator: stands around what the hot log of a reply has before its text, and so in no text."""
+
+
 class Shown(msgspec.Struct, frozen=True):
     """What customers have seen of a reply. Behind a `sealed` one nothing more can be shown."""
 

@@ -19,7 +19,7 @@ from flotilla.core.facts import (
     ReplyStarted,
 )
 from flotilla.core.flow import Do, Done
-from flotilla.core.generation import Usage
+from flotilla.core.generation import CLAIM_MARK, Usage
 from flotilla.core.ids import ActorId
 from flotilla.core.knowledge import Passage
 from flotilla.core.limits import LIMITS
@@ -116,7 +116,7 @@ class Replies(Conversation):
             case signals.Found():
                 return self._on_found(turn, signal)
             case signals.Streamed():
-                return (*self._begun_by(turn, signal.model), *self._say(turn, signal.text))
+                return (*self._begun_by(turn, signal.model), *self._say(turn, _sayable(signal.text)))
             case signals.Generated():
                 assert turn.started is not None
                 model = signal.model or turn.started.model
@@ -157,7 +157,7 @@ class Replies(Conversation):
         if not isinstance(done, Done):
             problem = signal.problem or FlotillaError("The team's answer can't be read.").problem()
             return self._finish(ReplyFailed(turn=turn.id, problem=problem))
-        say = self._say(turn, _unsaid(self.said, done.text))
+        say = self._say(turn, _unsaid(self.said, _sayable(done.text)))
         return (*say, *self._complete(turn, turn.started.model, done.documents, done.usage))
 
     # -- saying, and ending
@@ -224,6 +224,11 @@ def _without_closing(said: str) -> str:
     for closing in _CLOSINGS:
         said = said.removesuffix(closing)
     return said
+
+
+def _sayable(text: str) -> str:
+    """Without what the hot log would take for a claim."""
+    return text.replace(CLAIM_MARK, "")
 
 
 def _unsaid(said: str, text: str) -> str:

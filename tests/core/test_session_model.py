@@ -51,6 +51,19 @@ def test_whoever_began_instead_is_in_the_record_before_a_word_is_shown() -> None
     assert (work.prompt.said, work.prompt.model) == ("The fee", "plain@1")
 
 
+def test_no_engine_says_what_the_hot_log_would_take_for_a_claim() -> None:
+    world = World().open()
+    world.post()
+    world.step()
+    turn = world.session.turn
+    assert turn is not None
+    for text in ("\x1eother@1", "\x1eThe", "\x1e"):
+        world.feed(signals.Streamed(turn=turn.id, run=turn.run, text=text))
+    assert world.session.said == "other@1The"
+    world.finish()
+    assert "\x1e" not in world.completed().text
+
+
 def test_whoever_has_claimed_a_reply_goes_on_with_it_though_its_host_died_before_the_record() -> None:
     world = World().open()
     world.post()
