@@ -17,7 +17,7 @@ from actors.serving.attempts import AGAIN_S, Asker, Attempt, Reading, Slow
 from actors.serving.balance import NoReplica
 from actors.serving.counting import Counts, HedgeBudget
 from flotilla.core.clock import Clock
-from flotilla.core.errors import FlotillaError, Misconfigured, OtherVersion, Overloaded
+from flotilla.core.errors import AdapterMissing, FlotillaError, Misconfigured, OtherVersion, Overloaded
 from flotilla.core.generation import Finished, Generated, Piece, Prompt
 from flotilla.core.limits import LIMITS
 from flotilla.core.versions import Version
@@ -109,13 +109,13 @@ class Replies:
             self.counts.of(begun.made_by).failed()
 
     async def _patiently(self, race: _Race, prompt: Prompt, terms: Terms) -> Begun:
-        """All places for adapters may be in use for a moment, at all replicas: whoever asked for one waits for it
-        as long as for a first token, before another version's words."""
+        """All places for adapters may be in use for a moment, at all replicas, or be taken again before they are
+        used: whoever asked for one waits for it as long as for a first token, before another version's words."""
         until = self.clock.monotonic() + terms.first_token_timeout_s
         while True:
             try:
                 return await self._tries(race, prompt, terms)
-            except Overloaded:
+            except (Overloaded, AdapterMissing):
                 if not prompt.adapter or self.clock.monotonic() >= until:
                     raise
             race.tried.clear()

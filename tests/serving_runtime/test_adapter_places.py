@@ -53,6 +53,23 @@ async def test_an_adapter_waits_for_a_place_and_its_base_does_not_answer_instead
     assert rig.tally("m@tuned").errors == 0
 
 
+async def test_a_place_that_another_adapter_takes_again_is_waited_for(rig: Rig) -> None:
+    """Between loading it and asking for it: twice, as often as one attempt loads it."""
+    only = await start(rig)
+    load, stolen = only.engine.load_adapter, 0
+
+    async def load_and_lose(id: str, folder: str) -> None:
+        nonlocal stolen
+        await load(id, folder)
+        if stolen < 2:
+            stolen += 1
+            await only.engine.unload_adapter(id)
+
+    only.engine.load_adapter = load_and_lose  # type: ignore[method-assign]
+    assert made_by(await rig.ask(ask(model="m@tuned"))) == "m@tuned"
+    assert stolen == 2 and rig.models.fallbacks.fell_back == 0
+
+
 async def test_it_does_not_wait_longer_than_for_a_first_word(rig: Rig) -> None:
     only = await start(rig)
     places = Places(only, taken=1_000)
