@@ -59,12 +59,18 @@ class Catalogue:
 
     def choose(self, origin: Origin, wanted: str = "") -> Version:
         """See `ModelDoor.choose`."""
-        if not self.plans:  # a process that has just started; then no name says anything
-            raise Unavailable("No model is known yet.", retry_after_s=NOTHING_KNOWN_RETRY_S)
+        if not self._is_read:
+            raise Unavailable("The models are not known yet.", retry_after_s=NOTHING_KNOWN_RETRY_S)
         version = self.version(wanted) if "@" in wanted else self._of_model(origin, wanted)
         if version is None or not may_use(version, origin.tenant):
             raise NotFound(f"There is no model {wanted!r}.", field="model", next=self._instead(origin.tenant))
         return version
+
+    @property
+    def _is_read(self) -> bool:
+        """A process that has just started knows of nothing; nor does a board that was lost, at first, and then of
+        some. What a name means can be said once the model is there that always is."""
+        return self._default in self.plans if self._default else bool(self.plans)
 
     def resolve(self, prompt: Prompt) -> Version:
         """Like `choose`, for a reply whose version was chosen some time ago: one that is in no plan any more
