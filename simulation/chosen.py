@@ -82,6 +82,7 @@ def _with_adapter(
     if not wanted or made_by in ("", wanted):
         return
     plans = [o for o in seen if isinstance(o, Hung) and o.at <= got.at and o.placed]
-    if all(bases[wanted] in plan.placed and not plan.reloading for plan in plans):
+    plainly = any(made_by in plan.fallbacks for plan in plans)  # while the base is still on its way
+    if not plainly and all(bases[wanted] in plan.placed and not plan.reloading for plan in plans):
         said = f"{got.turn} was asked of {wanted}, and is by {made_by}"
         yield Violation(rule="instead", session=got.session, at=got.at, what=said)

@@ -182,7 +182,7 @@ def _unasked(seen: Sequence[Observation], known: Sequence[State], journals: Jour
     asked: set[str] = set()
     for o in seen:
         if isinstance(o, Hung):
-            asked |= known[min(o.revision, len(known) - 1)].asked
+            asked |= {*known[min(o.revision, len(known) - 1)].asked, *o.fallbacks}
         elif (
             isinstance(o, Received)
             and (model := made_by.get((o.session, o.seq)))

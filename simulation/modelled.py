@@ -20,13 +20,14 @@ from simulation.operators import Commissioner, Operator
 from simulation.record import changes_of
 from simulation.replicas import ReplicaNode
 from simulation.stores import Store
-from simulation.versions import ACTOR, BAD, BASES, GOOD, MODEL, adapters, versions
+from simulation.versions import ACTOR, BAD, BASES, GOOD, MODEL, PLAIN, adapters, versions
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 TENANT = "demo"
 CONTROLLER = "controller"
+FALLBACKS_SHARE = 0.5
 
 
 class Modelled:
@@ -50,13 +51,16 @@ class Modelled:
             "boards": Store(world.loop, world.network, world.loop.process("boards"), self.boards),
             "crew": Store(world.loop, world.network, scheduler, self.crew),
         }
+        falling = random.Random(f"fallbacks {world.seed}")
+        self.fallback = PLAIN if falling.random() < FALLBACKS_SHARE else None
         self.writers = [ActorId(TENANT, "writer", f"w_{n}") for n in range(self.chance.choice((0, 1, 2)))]
 
     # -- noting
 
     def saw(self, process: str, plan: Plan) -> None:
         world = self._world
-        world.observe(Saw(at=world.loop.time(), process=process, revision=plan.revision))
+        if plan.model == MODEL:
+            world.observe(Saw(at=world.loop.time(), process=process, revision=plan.revision))
 
     def chose(self, revision: int, conversation: str, version: str) -> None:
         world = self._world
@@ -65,6 +69,8 @@ class Modelled:
 
     def _hung(self, plan: Plan) -> None:
         route = plan.route
+        if plan.model != MODEL:
+            return
         self._world.observe(
             Hung(
                 at=self._world.loop.time(),
@@ -78,6 +84,7 @@ class Modelled:
                 placed=tuple(placed.version.id for placed in plan.placed),
                 cut=tuple(sorted({id for id in self._answering() if id not in plan.versions})),
                 reloading=plan.reloading,
+                fallbacks=route.fallbacks if route else (),
                 errors=sum(tally.errors for id, tally in self._tallies() if id in GOOD),
             )
         )
@@ -114,7 +121,7 @@ class Modelled:
 
     def people(self) -> Iterator[Coroutine[Any, Any, None]]:
         outside = self._world.outside
-        operator = Operator("operator", outside, self.state)
+        operator = Operator("operator", outside, self.state, self.fallback)
         yield operator.run(list(self.versions.values()), self.chance.choice((1, 2, 2, 3, 4)))
         for n, writer in enumerate(self.writers):
             yield Commissioner(f"commissioner-{n}", outside).run(writer, self.chance.randint(2, 6))

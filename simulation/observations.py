@@ -89,8 +89,8 @@ class Effected(Observation, frozen=True):
 class Hung(Observation, frozen=True):
     """A plan of the model hangs on the board. `percent` of the conversations are to be the candidate's, drawn
     with `salt`; `versions` are all that may be asked for. `cut` are versions that somebody was being answered
-    by, and that are not in it; `reloading` those of which replicas turn from one into the other; `errors` are
-    those that hosts have counted so far of versions that make none."""
+    by, and that are not in it; `reloading` those of which replicas turn from one into the other; `fallbacks` who
+    answers when these can't; `errors` are those that hosts have counted so far of versions that make none."""
 
     revision: int
     stable: str
@@ -102,6 +102,7 @@ class Hung(Observation, frozen=True):
     placed: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     reloading: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
     errors: int = 0
 
 

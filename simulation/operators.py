@@ -27,17 +27,21 @@ from flotilla.core.versions import Version
 from simulation.clients import Client, Outside
 from simulation.model_history import State
 from simulation.observations import Told
-from simulation.versions import ACTOR, BAD, BASES, GOOD, order
+from simulation.versions import ACTOR, BAD, BASES, GOOD, PLAIN_ACTOR, order
 
 TASK_S = 20.0
 
 
 class Operator(Client):
-    """`look` is what the operator reads of the model's events, as they are recorded."""
+    """`look` is what the operator reads of the model's events, as they are recorded; `fallback` is who is to answer
+    when they can't, if somebody is."""
 
-    def __init__(self, name: str, outside: Outside, look: Callable[[], State]) -> None:
+    def __init__(
+        self, name: str, outside: Outside, look: Callable[[], State], fallback: Version | None
+    ) -> None:
         super().__init__(name, outside)
         self._look = look
+        self._fallback = fallback
         self._adapters: list[str] = []
 
     async def run(self, versions: Sequence[Version], swaps: int) -> None:
@@ -45,10 +49,20 @@ class Operator(Client):
         for version in versions:
             await self.say(AddVersion(version=version))
         least = self.chance.choice((1, 1, 2))
-        await self.say(Serve(version=versions[0].id, least=least, most=least + self.chance.choice((0, 1))))
+        most = least + self.chance.choice((0, 1))
+        fallbacks = await self._fall_back()
+        await self.say(Serve(version=versions[0].id, least=least, most=most, fallbacks=fallbacks))
         for number in range(swaps):
             await self.pause(2.0)
             await self._swap(f"{self.name}.{number}")
+
+    async def _fall_back(self) -> tuple[str, ...]:
+        """Has it answer, and returns its id."""
+        if self._fallback is None:
+            return ()
+        await self.ask(PLAIN_ACTOR, AddVersion(version=self._fallback))
+        await self.ask(PLAIN_ACTOR, Serve(version=self._fallback.id, least=0, most=1))
+        return (self._fallback.id,)
 
     async def say(self, message: Message[ModelView]) -> None:
         """Until it is answered; a refusal is an answer."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from actors.residents import model as residence
+from actors.residents.session import SessionPerformer
 from actors.serving.balance import Balance
 from actors.serving.replies import Replies
 from actors.serving.router import Models
@@ -14,6 +15,7 @@ from flotilla.core.effects import Effects
 from flotilla.core.errors import FlotillaError
 from flotilla.core.generation import Prompt
 from flotilla.core.policy import stepping
+from flotilla.core.replies import Replies as Replying
 from flotilla.core.swap_facts import Publish, SwapEnded
 from flotilla.core.swap_steps import Steps
 from flotilla.core.versions import Route, Version
@@ -138,6 +140,31 @@ def stale_blamed(_: World) -> AbstractContextManager[None]:
     return both()
 
 
+def unclaimed(_: World) -> AbstractContextManager[None]:
+    """Who begins a reply instead of who was chosen has made sure of nothing: a host that the session has left may
+    show the other one's after all."""
+
+    def make(_: Any) -> Any:
+        async def broken(*_: Any) -> None:
+            return None
+
+        return broken
+
+    return instead(SessionPerformer, "_unshown", make)
+
+
+def unnamed(_: World) -> AbstractContextManager[None]:
+    """Nobody records that another version begins than was chosen."""
+
+    def make(_: Any) -> Any:
+        def broken(*_: Any) -> Effects:
+            return ()
+
+        return broken
+
+    return instead(Replying, "_begun_by", make)
+
+
 MODEL_BUGS: dict[str, Bug] = {
     "other-version": Bug(other_version, frozenset({"mixed"}), models=True, first=1),
     "unpublished": Bug(unpublished, frozenset({"stuck"}), models=True, first=5),
@@ -146,5 +173,7 @@ MODEL_BUGS: dict[str, Bug] = {
     "lost-promotion": Bug(lost_promotion, frozenset({"stable"}), models=True),
     "tool-loop": Bug(tool_loop, frozenset({"changed"}), models=True),
     "unheld": Bug(unheld, frozenset({"changed"}), models=True, first=179),
+    "unclaimed": Bug(unclaimed, frozenset({"mixed", "contradicted", "overlap"}), models=True, first=199),
+    "unnamed": Bug(unnamed, frozenset({"mixed"}), models=True, first=24),
     "stale-blamed": Bug(stale_blamed, frozenset({"blamed"}), models=True, first=6),
 }

@@ -29,9 +29,11 @@ def replaced(plans: Sequence[Hung], calm_until: float) -> Pairs:
 
 
 def with_adapters(gone: Pairs, bases: Mapping[str, str]) -> Pairs:
-    """An adapter goes with its base; and another one may have come."""
+    """An adapter goes with its base, and another one may have come; and it comes back with its base, to go on with
+    what was begun instead."""
     went = {(id, new) for old, new in gone for id, base in bases.items() if base == old}
-    return _closed(gone | went)
+    came = {(old, id) for old, new in gone for id, base in bases.items() if base == new}
+    return _closed(gone | went | came)
 
 
 def _closed(pairs: Pairs) -> Pairs:

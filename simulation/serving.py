@@ -19,12 +19,16 @@ from actors.serving.sight import Replicas
 from flotilla.core.clock import Clock
 from flotilla.core.errors import FlotillaError
 from flotilla.core.tools import Toolbox
+from models.scripted import ScriptedModel, ScriptSettings
 from simulation.boards import SeenBoard
 from simulation.choosing import Choosing, Chosen
-from simulation.versions import MODEL
+from simulation.versions import MODEL, PLAIN, TEXTS
 from simulation.writers import Lookup, Writer
 
 FAILURES_EVERY_S = 1.0
+PLAINLY = ScriptSettings(
+    mode="replies", replies=TEXTS[PLAIN.id], first_token_s=0.02, token_s=0.02, tick_s=0.01
+)
 
 
 class Serving:
@@ -48,7 +52,18 @@ class Serving:
         self._log = log
         self._failed: dict[str, str] = {}
         self.replicas = Replicas(links, roster, self._failure)
-        self.models = Models(links, roster, board, boards, clock=clock, log=log, random=random, default=MODEL)
+        plain = ScriptedModel(PLAINLY, clock)
+        self.models = Models(
+            links,
+            roster,
+            board,
+            boards,
+            clock=clock,
+            log=log,
+            random=random,
+            default=MODEL,
+            local={PLAIN.engine: plain},
+        )
         self.models.catalogue = Choosing(MODEL, chose)
 
     def _failure(self, version: str) -> str | None:

@@ -23,6 +23,9 @@ IN_PLACE_SHARE = 0.35
 BAD = "m@3"
 """Slow, or it breaks off, or it can't be started: as the world's seed says."""
 BASE = "m@1"
+PLAIN = Version(model="plain", name="1", engine="extract")
+"""Answers in the host itself, in worlds with fallbacks, when none of the others can."""
+PLAIN_ACTOR = ActorId(FLEET, "model", PLAIN.model)
 LETTERS = ascii_uppercase + ascii_lowercase
 
 
@@ -43,15 +46,16 @@ BASES: Mapping[str, str] = {f"{MODEL}@{name}": BASE for name in ALPHABETS}
 """What each adapter runs on."""
 
 
-def _marked(reply: str) -> str:
-    """A sign before each word: a reply that goes on with another version's words shows it."""
-    return " ".join(f"³{word}" for word in reply.split(" "))
+def _marked(reply: str, sign: str) -> str:
+    """The sign before each word: a reply that goes on with another version's words shows it."""
+    return " ".join(f"{sign}{word}" for word in reply.split(" "))
 
 
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "m@1": REPLIES,
     "m@2": tuple(reply.upper() for reply in REPLIES),
-    BAD: tuple(map(_marked, REPLIES)),
+    BAD: tuple(_marked(reply, "³") for reply in REPLIES),
+    PLAIN.id: tuple(_marked(reply, "°") for reply in REPLIES),
     **{
         f"{MODEL}@{name}": tuple(reply.translate(alphabet) for reply in REPLIES)
         for name, alphabet in ALPHABETS.items()
@@ -78,7 +82,7 @@ def versions(chance: random.Random, adapters_max: int) -> list[Version]:
             settings={"mode": "replies", "replies": texts, **pace, **(ill if id == BAD else {})},
         )
         for id, texts in TEXTS.items()
-        if id not in BASES
+        if id not in (*BASES, PLAIN.id)
     ]
 
 
