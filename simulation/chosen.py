@@ -11,21 +11,26 @@ from simulation.observations import Chose, Hung, Journals, Observation, Received
 
 CHANCE_LEAST = 1e-7
 """What happens less often than this by chance alone is no chance."""
+READ_BY_ALL_S = 1.0
+"""So often each process reads who is there."""
+Bases = Mapping[str, str]
+"""What each adapter runs on."""
 Drawn = dict[str, dict[float, set[bool]]]
 """By the conversation and the canary's percentage: whether the candidate was to answer."""
 
 
 def check_chosen(
-    seen: Sequence[Observation], journals: Journals, bases: Mapping[str, str], calm_until: float
+    seen: Sequence[Observation], journals: Journals, bases: Bases, calm_until: float
 ) -> Iterator[Violation]:
     """While nothing has gone wrong (`calm_until`) whoever asks for an adapter, by `bases`, gets it."""
     for salt, drawn in sorted(_drawn(seen).items()):
         for conversation, by_percent in sorted(drawn.items()):
             yield from _kept(salt, conversation, by_percent)
         yield from _shares(salt, drawn)
+    up = _up(seen, journals, bases)
     for o in seen:
         if isinstance(o, Received) and o.at < calm_until:
-            yield from _with_adapter(o, seen, journals, bases)
+            yield from _with_adapter(o, seen, journals, bases, up)
 
 
 # -- canaries
@@ -73,16 +78,28 @@ def _chance(found: int, of: int, share: float) -> float:
 
 
 def _with_adapter(
-    got: Received, seen: Sequence[Observation], journals: Journals, bases: Mapping[str, str]
+    got: Received, seen: Sequence[Observation], journals: Journals, bases: Bases, up: Mapping[str, float]
 ) -> Iterator[Violation]:
-    """Unless its base was not there, or on its way out."""
+    """Unless its base was not there yet for all (`up`) when the turn began, or on its way out."""
     entries = journals.get(got.session, ())
     wanted = next((entry.wanted for entry in entries if entry.wanted in bases), "")
     made_by = next((entry.model for entry in entries if entry.seq == got.seq), "")
     if not wanted or made_by in ("", wanted):
         return
+    turn = (got.session, got.turn)
+    began = min(o.at for o in seen if isinstance(o, Received) and (o.session, o.turn) == turn)
     plans = [o for o in seen if isinstance(o, Hung) and o.at <= got.at and o.placed]
-    plainly = any(made_by in plan.fallbacks for plan in plans)  # while the base is still on its way
-    if not plainly and all(bases[wanted] in plan.placed and not plan.reloading for plan in plans):
+    stays = all(bases[wanted] in plan.placed and not plan.reloading for plan in plans)
+    if stays and up.get(bases[wanted], math.inf) + READ_BY_ALL_S <= began:
         said = f"{got.turn} was asked of {wanted}, and is by {made_by}"
         yield Violation(rule="instead", session=got.session, at=got.at, what=said)
+
+
+def _up(seen: Sequence[Observation], journals: Journals, bases: Bases) -> dict[str, float]:
+    """Since when each version has answered anybody, by itself or with an adapter."""
+    made_by = {(name, entry.seq): entry.model for name, entries in journals.items() for entry in entries}
+    found: dict[str, float] = {}
+    for o in seen:
+        if isinstance(o, Received) and (model := made_by.get((o.session, o.seq))):
+            found.setdefault(bases.get(model, model), o.at)
+    return found

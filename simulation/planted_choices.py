@@ -80,6 +80,6 @@ def too_many(_: World) -> AbstractContextManager[None]:
 CHOICE_BUGS: dict[str, Bug] = {
     "without-adapter": Bug(without_adapter, frozenset({"mixed"}), models=True),
     "base-instead": Bug(base_instead, frozenset({"instead"}), models=True),
-    "drawn-again": Bug(drawn_again, frozenset({"kept"}), models=True, first=10),
-    "too-many": Bug(too_many, frozenset({"share"}), models=True, first=6),
+    "drawn-again": Bug(drawn_again, frozenset({"kept"}), models=True, first=11),
+    "too-many": Bug(too_many, frozenset({"share"}), models=True, first=109),
 }

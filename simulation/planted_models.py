@@ -168,12 +168,12 @@ def unnamed(_: World) -> AbstractContextManager[None]:
 MODEL_BUGS: dict[str, Bug] = {
     "other-version": Bug(other_version, frozenset({"mixed"}), models=True, first=1),
     "unpublished": Bug(unpublished, frozenset({"stuck"}), models=True, first=5),
-    "unplaced-early": Bug(unplaced_early, frozenset({"unplaced"}), models=True, first=21),
+    "unplaced-early": Bug(unplaced_early, frozenset({"unplaced"}), models=True, first=95),
     "shadow-sent": Bug(shadow_sent, frozenset({"unasked"}), models=True),
     "lost-promotion": Bug(lost_promotion, frozenset({"stable"}), models=True),
     "tool-loop": Bug(tool_loop, frozenset({"changed"}), models=True),
-    "unheld": Bug(unheld, frozenset({"changed"}), models=True, first=179),
+    "unheld": Bug(unheld, frozenset({"changed"}), models=True, first=261),
     "unclaimed": Bug(unclaimed, frozenset({"mixed", "contradicted", "overlap"}), models=True, first=199),
     "unnamed": Bug(unnamed, frozenset({"mixed"}), models=True, first=24),
-    "stale-blamed": Bug(stale_blamed, frozenset({"blamed"}), models=True, first=6),
+    "stale-blamed": Bug(stale_blamed, frozenset({"blamed"}), models=True, first=16),
 }

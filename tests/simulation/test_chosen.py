@@ -77,9 +77,16 @@ ASKED = Entry(seq=1, type="session.opened", wanted="m@tuned")
 SERVES = Hung(at=1.0, revision=3, stable="m@1", placed=("m@1",), versions=("m@1", *BASES))
 
 
-def answered(by: str, *plans: Hung, at: float = 5.0) -> set[str]:
-    got = Received(at=at, client="r", session="session/s", seq=3, type="reply.completed", turn="t")
-    return rules([*plans, got], [ASKED, Entry(seq=3, type="reply.completed", turn="t", model=by)])
+def answered(by: str, *plans: Hung, at: float = 5.0, began: float = 4.0) -> set[str]:
+    """With the base answering since the second second."""
+    up = Received(at=2.0, client="r", session="session/s", seq=2, type="reply.completed", turn="first")
+    turn = Received(at=began, client="r", session="session/s", seq=3, type="message.accepted", turn="t")
+    got = Received(at=at, client="r", session="session/s", seq=4, type="reply.completed", turn="t")
+    entries = [
+        Entry(seq=2, type="reply.completed", turn="first", model="m@tuned"),
+        Entry(seq=4, type="reply.completed", turn="t", model=by),
+    ]
+    return rules([*plans, up, turn, got], [ASKED, *entries])
 
 
 def test_who_asks_for_an_adapter_gets_it() -> None:
@@ -89,6 +96,7 @@ def test_who_asks_for_an_adapter_gets_it() -> None:
 
 def test_unless_something_is_wrong_or_its_base_is_leaving() -> None:
     assert answered("m@1", SERVES, at=11.0) == set()
+    assert answered("m@1", SERVES, began=2.9) == set()  # not all have read that the base is there
     reloaded = Hung(at=2.0, revision=4, stable="m@1", placed=("m@1",), reloading=BOTH)
     left = Hung(at=2.0, revision=4, stable="m@2", placed=("m@2",))
     assert answered("m@1", SERVES, reloaded) == answered("m@2", SERVES, left) == set()
