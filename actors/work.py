@@ -10,7 +10,7 @@ import msgspec
 
 from actors import tracing
 from actors.serving.apart import apart_s
-from actors.serving.going_on import going_on
+from actors.serving.going_on import PLANS_READ_S, going_on
 from actors.stopwatch import Stopwatch
 from flotilla.core import signals
 from flotilla.core.clock import Clock
@@ -22,8 +22,6 @@ from flotilla.core.ports import Knowledge, ModelDoor
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
-# A gateway that has just read of a new model may open a session at a host that reads of it a moment later.
-PLANS_READ_S = 2.0
 
 
 class Work:

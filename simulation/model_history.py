@@ -145,11 +145,13 @@ def _hung(hung: Hung, known: Sequence[State], bases: Bases) -> Iterable[Violatio
 
 
 def _cut(plans: Sequence[Hung], bases: Bases) -> Iterable[Violation]:
-    """While all is calm nobody is left behind by a plan; in place they are answered by what is there instead."""
+    """While all is calm nobody is left behind by a plan; in place they are answered by what is there instead. Adapters
+    are asked for by their id until they are gone, and what they have begun by then is finished as their replica drains.
+    """
     instead: set[str] = set()
     for plan in plans:
         instead = (instead - {*plan.placed}) | {*plan.reloading}
-        if cut := {id for id in plan.cut if bases.get(id, id) not in instead}:
+        if cut := {id for id in plan.cut if id not in bases and id not in instead}:
             said = f"{sorted(cut)} were answering when plan {plan.revision} left them out"
             yield _broken("unplaced", said, plan.at)
 

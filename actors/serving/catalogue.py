@@ -75,8 +75,11 @@ class Catalogue:
     def resolve(self, prompt: Prompt) -> Version:
         """Like `choose`, for a reply whose version was chosen some time ago: one that is in no plan any more
         is followed by its model's stable one: nobody is left who could go on with it. Not for the fleet
-        itself, which wants to know of that very version."""
+        itself, which wants to know of that very version. `Unavailable` for what was begun by a model of which
+        only other processes have read so far."""
         kept = bool(prompt.said) or prompt.pinned
+        if kept and "@" in prompt.model and model_of(prompt.model) not in self.plans:
+            raise Unavailable(f"{prompt.model} is not known here yet.", retry_after_s=NOTHING_KNOWN_RETRY_S)
         if kept and (begun_by := self.there(prompt.model)) and may_use(begun_by, prompt.origin.tenant):
             return begun_by
         route = self.route(model_of(prompt.model))

@@ -8,12 +8,14 @@ from contextlib import aclosing
 import msgspec
 
 from flotilla.core.clock import Clock
-from flotilla.core.errors import FlotillaError, Overloaded, Unavailable
+from flotilla.core.errors import FlotillaError, NotFound, Overloaded, Unavailable
 from flotilla.core.generation import Finished, Generated, Piece, Prompt, Usage
 from flotilla.core.ports import Model
 
 PAUSE_FIRST_S = 0.05
 PAUSE_MOST_S = 2.0
+# Whoever has chosen a version may have read of it a moment before whoever is to answer with it.
+PLANS_READ_S = 2.0
 
 
 async def going_on(
@@ -30,8 +32,8 @@ async def going_on(
     made again from its beginning. Where tools may be called and words came instead, the words are gone on
     with, without tools.
 
-    Raises what `model` raised once nothing was handed on for `patience_s` seconds, and at once what doesn't
-    pass by itself. `retried` hears of each failure in between.
+    Raises what `model` raised once nothing was handed on for `patience_s` seconds (`PLANS_READ_S` for a version that
+    is not found), and at once what doesn't pass by itself. `retried` hears of each failure in between.
     """
     reply, pauses = _Reply(prompt, clock), _pauses()
     while True:
@@ -47,8 +49,9 @@ async def going_on(
                     if reply.takes(part):
                         yield part
             raise FlotillaError(f"The model {model.name} ended a reply without saying so.")
-        except (Unavailable, Overloaded) as error:
-            if clock.monotonic() - reply.progress_at >= patience_s:
+        except (Unavailable, Overloaded, NotFound) as error:
+            patient_s = min(patience_s, PLANS_READ_S) if isinstance(error, NotFound) else patience_s
+            if clock.monotonic() - reply.progress_at >= patient_s:
                 raise
             retried(error)
         if reply.handed_on > before:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.serving.going_on import going_on
+from actors.serving.going_on import PLANS_READ_S, going_on
 from flotilla.core.clock import SystemClock
-from flotilla.core.errors import FlotillaError, Refused, Unavailable
+from flotilla.core.errors import FlotillaError, NotFound, Refused, Unavailable
 from flotilla.core.generation import ChatMessage, Finished, Generated, Piece, Prompt, ToolSpec
 from models.scripted import ScriptedModel, ScriptSettings, tokens_of
 
@@ -130,6 +130,15 @@ async def test_what_does_not_pass_is_raised_at_once() -> None:
         with pytest.raises(type(error)):
             await run(model, prompt())
         assert len(model.prompts) == 1
+
+
+async def test_a_version_of_which_this_process_may_still_read_is_waited_for_a_moment() -> None:
+    missing = NotFound("There is no model 'new@1'.", field="model")
+    assert text_of(await run(Dying(0, 0, error=missing), prompt()))
+    clock, never = Clock(), Dying(*[0] * 99, error=missing)
+    with pytest.raises(NotFound):
+        [part async for part in going_on(never, prompt(), clock=clock, patience_s=60.0)]
+    assert PLANS_READ_S <= clock.at < 2 * PLANS_READ_S + 1
 
 
 async def test_a_reply_without_an_end_is_an_error() -> None:

@@ -3,13 +3,15 @@ anything, and whoever has just started waits instead of telling a customer that 
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from actors.serving.catalogue import Catalogue
 from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.generation import Origin
 from flotilla.core.versions import Plan, Route
-from tests.serving_runtime.replica_rig import version
+from tests.serving_runtime.replica_rig import ask, version
 
 CUSTOMER = Origin(tenant="t")
 
@@ -26,6 +28,18 @@ def test_part_of_a_board_says_nothing_of_a_name(wanted: str) -> None:
     with pytest.raises(Unavailable) as told:
         catalogue.choose(CUSTOMER, wanted)
     assert told.value.retry_after_s
+
+
+@pytest.mark.parametrize("kept", [{"said": "The"}, {"pinned": True}])
+def test_what_was_begun_by_a_model_of_which_only_others_have_read_waits(kept: dict[str, Any]) -> None:
+    catalogue = Catalogue("m")
+    catalogue.take({"m": plan("m")})
+    with pytest.raises(Unavailable):
+        catalogue.resolve(ask(model="plain@1", **kept))
+    with pytest.raises(NotFound):
+        catalogue.resolve(ask(model="plain@1"))
+    catalogue.take({"plain": plan("plain")})
+    assert catalogue.resolve(ask(model="plain@1", **kept)).id == "plain@1"
 
 
 def test_with_the_default_model_each_name_says_something() -> None:
