@@ -62,7 +62,7 @@ def limited(limits: Limits) -> type[Session]:
 def state(session: Session) -> object:
     """All that a journal must bring back."""
     fields: dict[str, Any] = msgspec.to_builtins(session)
-    return {name: value for name, value in fields.items() if name != "said"}
+    return {name: value for name, value in fields.items() if name not in ("said", "claimed")}
 
 
 class World:
@@ -78,6 +78,7 @@ class World:
         self.facts: list[Fact] = []
         self.shown: dict[str, str] = {}
         self.sealed: set[str] = set()
+        self.claims: dict[str, str] = {}
         self.answers: list[msgspec.Struct] = []
         self.performed: list[Effect] = []
         self.work: signals.Retrieve | signals.Generate | Ask | None = None
@@ -112,7 +113,8 @@ class World:
         self.session = fold(self.facts, self.limits)
         turn = self.session.turn
         if turn is not None:
-            self.feed(Woken(said=self.shown.get(turn.id, ""), sealed=turn.id in self.sealed))
+            said, sealed = self.shown.get(turn.id, ""), turn.id in self.sealed
+            self.feed(Woken(said=said, sealed=sealed, model=self.claims.get(turn.id, "")))
 
     # -- the work that goes on beside
 
@@ -188,6 +190,7 @@ class World:
                 self.sealed.add(effect.turn)
             case signals.Unshown():
                 assert not self.shown.get(effect.turn), "another one begins what the customer already reads"
+                self.claims[effect.turn] = effect.model
             case signals.Retrieve() | signals.Generate() | Ask():
                 assert self.work is None, "two works at a time"
                 self.work, self._given = effect, 0

@@ -125,7 +125,7 @@ class SessionPerformer(Performer):
 
     async def _unshown(self, at: Activation, effect: signals.Unshown) -> None:
         """Raises `Conflict` if another host, which the session has left, shows this reply; from here on it can't.
-        While the hot log is down nobody shows anything."""
+        While the hot log is down nobody shows anything, and the claim comes with the first words."""
         talk, mine = _talk(at), claim(effect.model)
         talk.begin(effect.turn)
         try:
@@ -134,8 +134,9 @@ class SessionPerformer(Performer):
             raise
         except FlotillaError as error:
             self._work.log.warning("hot_log.down", actor=str(at.id), reason=error.detail)
+            talk.owed = mine
             return
-        talk.claims += mine
+        talk.claimed(mine)
 
     async def _say(self, at: Activation, say: signals.Say) -> None:
         """Into the hot log, then to the followers. While the hot log is down nothing is shown: the
@@ -147,12 +148,13 @@ class SessionPerformer(Performer):
         if not self._may_show():
             return
         try:
-            await self._hot_log.append(at.id, say.turn, talk.logged_bytes, unshown)
+            await self._hot_log.append(at.id, say.turn, talk.logged_bytes, talk.owed + unshown)
         except Conflict:
             raise
         except FlotillaError as error:
             self._work.log.warning("hot_log.down", actor=str(at.id), reason=error.detail)
             return
+        talk.claimed(talk.owed)
         if not talk.shown:
             at.begins()
         at.publish(events.delta_frame(say.seq, say.turn, len(talk.shown), unshown))

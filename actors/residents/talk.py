@@ -34,24 +34,26 @@ def logged(shown: Shown) -> Logged:
 
 
 class Talk:
-    """Beyond the session's own state. `claims`, `text` and `shown` are of `turn`."""
+    """Beyond the session's own state. `claims`, `owed`, `text` and `shown` are of `turn`."""
 
-    __slots__ = ("claims", "shown", "text", "turn", "watches")
+    __slots__ = ("claims", "owed", "shown", "text", "turn", "watches")
 
     def __init__(self) -> None:
         self.turn = ""
         self.claims = ""  # what the log has in front of the text
+        self.owed = ""  # a claim that it has not, as it was down
         self.text = ""  # the reply under way
         self.shown = ""  # what the hot log, and so the customer, has of it
         self.watches: dict[str, Stopwatch] = {}
 
     def begin(self, turn: str) -> None:
         if turn != self.turn:
-            self.turn, self.claims, self.text, self.shown = turn, "", "", ""
+            self.turn = turn
+            self.over()
 
     def take(self, turn: str, log: Logged) -> None:
         """What the log says is all that there is."""
-        self.turn, self.claims, self.text, self.shown = turn, log.claims, log.text, log.text
+        self.turn, self.claims, self.owed, self.text, self.shown = turn, log.claims, "", log.text, log.text
 
     def shown_of(self, turn: str) -> str:
         return self.shown if turn == self.turn else ""
@@ -61,6 +63,11 @@ class Talk:
         """Where the log ends, as far as we know."""
         return len(self.claims.encode()) + len(self.shown.encode())
 
+    def claimed(self, claim: str) -> None:
+        """The log has it."""
+        self.claims += claim
+        self.owed = ""
+
     def over(self) -> None:
         """The end of the turn is in the record."""
-        self.claims = self.text = self.shown = ""
+        self.claims = self.owed = self.text = self.shown = ""

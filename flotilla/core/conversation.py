@@ -34,7 +34,8 @@ HISTORY_MESSAGES = 8
 
 class Turn(msgspec.Struct, kw_only=True, gc=False):
     """A message, or some that are answered together, and the reply. `seq` is that of the first message;
-    `started` is set once `reply.started` is recorded for all of them."""
+    `started` is set once `reply.started` is recorded for all of them; `chosen` is the version that the first of these
+    records named, though a message came to it since."""
 
     id: str
     seq: int
@@ -42,6 +43,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     messages: int = 1
     started: ReplyStarted | None = None
     started_seq: int = 0
+    chosen: str | None = None
 
     @property
     def run(self) -> str:
@@ -66,7 +68,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 class Conversation(Actor, gc=False):
     """Kept out of Python's garbage collector, like its parts: nothing in it leads back to it.
 
-    `said` is not in the journal: the text under way.
+    `said` and `claimed` are not in the journal: the text under way, and who has claimed in the hot log to make it.
 
     `seen` holds the customer's messages by id, `written` what persons wrote.
     """
@@ -82,6 +84,7 @@ class Conversation(Actor, gc=False):
     person_asked: bool = False
     taken_by: str = ""
     said: str = ""
+    claimed: str = ""
 
     @property
     def turn(self) -> Turn | None:
@@ -151,13 +154,15 @@ class Conversation(Actor, gc=False):
     def _started(self, fact: ReplyStarted) -> None:
         assert self.turn is not None and self.turn.id == fact.turn
         self.turn.started, self.turn.started_seq = fact, self.seq
+        if self.turn.chosen is None:
+            self.turn.chosen = fact.model
 
     def _ended(self, text: str) -> None:
         turn = self.turns.pop(0)
         self._remember(ChatMessage(role="user", text=turn.text))
         if text:
             self._remember(ChatMessage(role="assistant", text=text))
-        self.said = ""
+        self.said = self.claimed = ""
 
     def _handed(self, fact: HandoffRequested | HandoffAccepted | HandoffReturned) -> None:
         self.person_asked = isinstance(fact, HandoffRequested)

@@ -90,7 +90,7 @@ class Replies(Conversation):
         turn = self.turn
         if turn is None:
             return ()
-        self.said = signal.said
+        self.said, self.claimed = signal.said, signal.model
         try:
             _ = self.agent
         except NotFound as error:  # a release took it away while its turns were open
@@ -98,14 +98,20 @@ class Replies(Conversation):
             return (self.record(*(ReplyFailed(turn=turn.id, problem=problem) for turn in self.turns)),)
         if signal.sealed:
             return self._finish(ReplyInterrupted(turn=turn.id, text=self.said))
-        return self._begin() if turn.started is None else self._gone_on(turn, turn.started, signal.model)
+        return self._begin() if turn.started is None else self._gone_on(turn, turn.started)
 
-    def _gone_on(self, turn: Turn, started: ReplyStarted, claimed: str) -> Effects:
-        """By whoever has `claimed` to begin it, if its host died before that was in the record."""
-        if claimed in ("", started.model):
+    def _gone_on(self, turn: Turn, started: ReplyStarted) -> Effects:
+        """By whoever has said what is there, though another one should be in the record."""
+        by = self._speaker(turn) if self.said else started.model
+        if by == started.model:
             return self._proceed(turn, started)
-        begun = msgspec.structs.replace(started, model=claimed)
+        begun = msgspec.structs.replace(started, model=by)
         return (self.record(begun), *self._proceed(turn, begun))
+
+    def _speaker(self, turn: Turn) -> str:
+        """Whose words the hot log takes, and so whose words are in it: of the last to claim that, or else of the
+        version that was chosen first."""
+        return self.claimed or turn.chosen or ""
 
     def _on_work(self, signal: signals.Worked) -> Effects:
         turn = self.turn
@@ -143,13 +149,19 @@ class Replies(Conversation):
         return (self.record(started), *self._proceed(turn, started))
 
     def _begun_by(self, turn: Turn, model: str) -> Effects:
-        """Another version than was chosen begins: it is in the record before anybody sees a word of it, so that
-        whoever goes on after a crash asks that one. Unless the one that was chosen has begun elsewhere."""
+        """Another version than was chosen begins, or was chosen first: it claims that in the hot log, and is in the
+        record, before anybody sees a word of it, so that whoever goes on after a crash asks that one. Unless the
+        other one has begun elsewhere."""
         started = turn.started
-        if self.said or not model or started is None or started.model == model:
+        if self.said or not model or started is None:
             return ()
-        claim = signals.Unshown(turn=turn.id, model=model)
-        return claim, self.record(msgspec.structs.replace(started, model=model))
+        effects: Effects = ()
+        if model != self._speaker(turn):
+            self.claimed = model
+            effects = (signals.Unshown(turn=turn.id, model=model),)
+        if model != started.model:
+            effects = (*effects, self.record(msgspec.structs.replace(started, model=model)))
+        return effects
 
     def _on_answered(self, turn: Turn, signal: Answered) -> Effects:
         assert turn.started is not None

@@ -106,11 +106,39 @@ async def test_the_last_of_two_that_begin_counts() -> None:
     assert (woken.said, woken.model, woken.sealed) == ("", "m@3", True)
 
 
-async def test_where_the_log_is_down_nothing_is_claimed_and_the_reply_goes_on() -> None:
-    class Down(MemoryHotLog):
-        async def append(self, actor: ActorId, turn: str, said: int, text: str) -> None:
+class Down(MemoryHotLog):
+    """For so many times; it may do what it is asked to all the same, and not say so."""
+
+    def __init__(self, times: int, *, silently: bool = False) -> None:
+        super().__init__()
+        self.times = times
+        self.silently = silently
+
+    async def append(self, actor: ActorId, turn: str, said: int, text: str) -> None:
+        self.times -= 1
+        if self.times < 0 or self.silently:
+            await super().append(actor, turn, said, text)
+        if self.times >= 0:
             raise Unavailable("Down.")
 
-    here = Activated()
-    await performer(Down()).step(here, STEP)
+
+async def test_where_the_log_is_down_the_reply_goes_on_and_claims_with_its_first_words() -> None:
+    hot_log, here = Down(2), Activated()
+    await performer(hot_log).step(here, STEP)
     assert here.notes.claims == ""
+    for piece in ("The", " card"):  # the log is back with the second
+        await performer(hot_log).step(here, say(piece))
+    woken = await performer(hot_log).woken(Activated())
+    assert (woken.said, woken.model) == ("The card", "m@2")
+    await performer(hot_log).step(here, say(" costs"))
+    assert (await performer(hot_log).woken(Activated())).said == "The card costs"
+
+
+async def test_a_claim_of_which_nobody_was_told_counts() -> None:
+    hot_log, here = Down(1, silently=True), Activated()
+    await performer(hot_log).step(here, STEP)
+    with pytest.raises(Conflict):  # so that it looks again
+        await performer(hot_log).step(here, say("The"))
+    woken = await performer(hot_log).woken(here)
+    assert (woken.said, woken.model, here.notes.owed) == ("", "m@2", "")
+    await performer(hot_log).step(here, say("The"))

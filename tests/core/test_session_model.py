@@ -79,6 +79,50 @@ def test_whoever_has_claimed_a_reply_goes_on_with_it_though_its_host_died_before
     assert [fact.model for fact in world.facts if isinstance(fact, ReplyStarted)] == ["m@1", "plain@1"]
 
 
+def begin(world: World, model: str) -> list[type]:
+    turn = world.session.turn
+    assert turn is not None
+    said = signals.Streamed(turn=turn.id, run=turn.run, text="The", model=model)
+    return [type(effect) for effect in world.feed(said)]
+
+
+def test_a_claim_that_nobody_speaks_for_is_made_again_by_who_does() -> None:
+    """The plain one has claimed, and then a message came to the turn, for which one was chosen anew."""
+    for model, claims in (("m@1", [signals.Unshown, signals.Say]), ("plain@1", [Record, signals.Say])):
+        world = World().open()
+        world.post()
+        world.step()
+        world.work = None
+        world.feed(Woken(model="plain@1"))
+        assert begin(world, model) == claims
+
+
+def test_words_that_nobody_has_claimed_are_of_who_was_chosen_first() -> None:
+    """A message came to the turn, another version was chosen for both; and a host that the session had left has
+    shown the first one's words."""
+    world = World().open()
+    world.post()
+    world.step()
+    turn = world.session.turn
+    assert turn is not None and turn.started is not None
+    world.session.apply(msgspec.structs.replace(turn.started, model="m@2"))
+    world.work = None
+    world.feed(Woken(said="The"))
+    work = world.work
+    assert isinstance(work, signals.Generate)
+    assert (work.prompt.said, work.prompt.model) == ("The", "m@1")
+
+
+def test_another_version_that_was_chosen_for_the_same_turn_claims_it() -> None:
+    world = World().open()
+    world.post()
+    world.step()
+    turn = world.session.turn
+    assert turn is not None and turn.started is not None
+    world.session.apply(msgspec.structs.replace(turn.started, model="m@2"))
+    assert begin(world, "m@2") == [signals.Unshown, signals.Say]
+
+
 def test_whoever_stood_in_is_told_as_the_model() -> None:
     world = World().open()
     world.post()
