@@ -17,6 +17,7 @@ from uuid import uuid4
 FOLDER = Path(tempfile.gettempdir()) / f"flotilla-engines-{os.getuid()}"
 VARIABLE = "FLOTILLA_ENGINE_SEAT"
 """Tells an engine's process which seat is its own."""
+EXPECTED_S = 10.0  # a process that is started takes less until it has a seat of its own
 IDLE_AFTER_S = 2.0  # conversations pause; an engine that has just answered will be asked again
 
 
@@ -65,6 +66,11 @@ class Seat:
     def leave(self) -> None:
         self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def expect(folder: Path | None = None) -> None:
+    """A seat for a process that is about to be started: it computes before it can say so. In an event loop."""
+    asyncio.get_running_loop().call_later(EXPECTED_S, Seat(1, folder).leave)
 
 
 def busy_threads(mine: Path) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 from models import neighbours
 
-LOOKS_EVERY_S = 0.2
+LOOKS_EVERY_S = 0.05
 logger = logging.getLogger("flotilla.engine")
 
 

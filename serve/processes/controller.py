@@ -18,15 +18,24 @@ from flotilla.core.members import Member
 from flotilla.core.policy.scaling import Bounds
 from flotilla.core.ports import Directory
 from flotilla.core.swap_facts import Show
-from flotilla.core.versions import FLEET
+from flotilla.core.versions import FLEET, Placed
 from flotilla.stores import valkey
 from flotilla.stores.postgres import open_journal
 from flotilla.stores.valkey_boards import ValkeyFailureBoard, ValkeyPlanBoard
+from models import neighbours
 from serve import keeper, recipes
 from serve.log import logger
 from serve.recipes import recipe
 from serve.roster import roster_of
 from serve.settings import Settings
+
+
+class Replicas(RayReplicas):
+    """The engines of this machine hear of a replica before its process starts beside them."""
+
+    async def start(self, name: str, placed: Placed) -> None:
+        neighbours.expect()
+        await super().start(name, placed)
 
 
 async def wire(settings: Settings) -> Service:
@@ -78,7 +87,7 @@ def _manning(
         directory=directory,
         board=ValkeyPlanBoard(client),
         failures=ValkeyFailureBoard(client),
-        processes=RayReplicas(lambda name, placed: recipes.replica(settings, name, placed)),
+        processes=Replicas(lambda name, placed: recipes.replica(settings, name, placed)),
         links=links,
         clock=clock,
         log=log,

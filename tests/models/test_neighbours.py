@@ -79,6 +79,16 @@ async def test_it_is_busy_while_it_is_used_and_a_moment_longer(
     other.leave()
 
 
+async def test_who_is_expected_counts_until_it_has_a_seat_of_its_own(
+    mine: Seat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "EXPECTED_S", 0.05)
+    neighbours.expect(tmp_path)
+    assert busy_threads(mine.path) == 1
+    await asyncio.sleep(0.1)
+    assert busy_threads(mine.path) == 0 and os.listdir(tmp_path) == [mine.path.name]  # noqa: PTH208
+
+
 def test_cores_for_all_are_no_crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restraint, "cores", lambda: 4)
     seats = [Seat(2, tmp_path), Seat(2, tmp_path)]
