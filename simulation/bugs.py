@@ -21,6 +21,30 @@ class Bug(msgspec.Struct, frozen=True):
     first: int = 0
 
 
+def always(value: Any) -> Callable[[Any], Any]:
+    """For `instead`: a method that returns this, and does nothing."""
+
+    def make(_: Any) -> Any:
+        def broken(*_: Any) -> Any:
+            return value
+
+        return broken
+
+    return make
+
+
+def always_later(value: Any) -> Callable[[Any], Any]:
+    """The same of a coroutine."""
+
+    def make(_: Any) -> Any:
+        async def broken(*_: Any) -> Any:
+            return value
+
+        return broken
+
+    return make
+
+
 @contextmanager
 def instead(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[None]:
     """`make` gets the method that is there and returns the one that is broken."""

@@ -22,7 +22,7 @@ from flotilla.core.replies import Replies
 from flotilla.core.session import Session
 from flotilla.stores.memory import MemoryHotLog, MemoryJournal
 from flotilla.views.events import Frame
-from simulation.bugs import Bug, instead
+from simulation.bugs import Bug, always, instead
 from simulation.kinds import Paying
 from simulation.planted_choices import CHOICE_BUGS
 from simulation.planted_models import MODEL_BUGS
@@ -92,15 +92,9 @@ def text_after_takeover(_: World) -> AbstractContextManager[None]:
 
         return broken
 
-    def silent(_: Any) -> Any:
-        def broken(self: Session) -> Effects:
-            return ()
-
-        return broken
-
     @contextmanager
     def both() -> Generator[None]:
-        with instead(Replies, "_silence", silent), instead(Replies, "_on_work", make):
+        with instead(Replies, "_silence", always(())), instead(Replies, "_on_work", make):
             yield
 
     return both()

@@ -19,7 +19,7 @@ from flotilla.core.replies import Replies as Replying
 from flotilla.core.swap_facts import Publish, SwapEnded
 from flotilla.core.swap_steps import Steps
 from flotilla.core.versions import Route, Version
-from simulation.bugs import Bug, instead
+from simulation.bugs import Bug, always, always_later, instead
 from simulation.world import World
 
 
@@ -54,13 +54,7 @@ def unpublished(_: World) -> AbstractContextManager[None]:
 def unplaced_early(_: World) -> AbstractContextManager[None]:
     """A version goes at once, whoever it still answers."""
 
-    def make(_: Any) -> Any:
-        async def broken(*_: Any) -> None:
-            return None
-
-        return broken
-
-    return instead(residence, "empty", make)
+    return instead(residence, "empty", always_later(None))
 
 
 def shadow_sent(_: World) -> AbstractContextManager[None]:
@@ -107,24 +101,12 @@ def tool_loop(_: World) -> AbstractContextManager[None]:
 def unheld(_: World) -> AbstractContextManager[None]:
     """A version goes though a task is to go on with it behind its tool."""
 
-    def make(_: Any) -> Any:
-        def broken(*_: Any) -> None:
-            return None
-
-        return broken
-
-    return instead(Models, "hold", make)
+    return instead(Models, "hold", always(None))
 
 
 def stale_blamed(_: World) -> AbstractContextManager[None]:
     """Who is asked for what it serves no longer has failed, and so has the version: nobody believes what it says
     it serves instead."""
-
-    def deaf(_: Any) -> Any:
-        def broken(*_: Any) -> None:
-            return None
-
-        return broken
 
     def strict(_: Any) -> Any:
         def broken(self: Replies, error: FlotillaError, *_: Any) -> bool:
@@ -134,7 +116,7 @@ def stale_blamed(_: World) -> AbstractContextManager[None]:
 
     @contextmanager
     def both() -> Generator[None]:
-        with instead(Balance, "serves", deaf), instead(Replies, "_is_its_own", strict):
+        with instead(Balance, "serves", always(None)), instead(Replies, "_is_its_own", strict):
             yield
 
     return both()
@@ -144,25 +126,13 @@ def unclaimed(_: World) -> AbstractContextManager[None]:
     """Who begins a reply instead of who was chosen has made sure of nothing: a host that the session has left may
     show the other one's after all."""
 
-    def make(_: Any) -> Any:
-        async def broken(*_: Any) -> None:
-            return None
-
-        return broken
-
-    return instead(SessionPerformer, "_unshown", make)
+    return instead(SessionPerformer, "_unshown", always_later(None))
 
 
 def unnamed(_: World) -> AbstractContextManager[None]:
     """Nobody records that another version begins than was chosen."""
 
-    def make(_: Any) -> Any:
-        def broken(*_: Any) -> Effects:
-            return ()
-
-        return broken
-
-    return instead(Replying, "_begun_by", make)
+    return instead(Replying, "_begun_by", always(()))
 
 
 MODEL_BUGS: dict[str, Bug] = {

@@ -31,10 +31,14 @@ from serve.settings import Settings
 
 
 class Replicas(RayReplicas):
-    """The engines of this machine hear of a replica before its process starts beside them."""
+    """The engines of this machine hear of a replica before its process starts beside them. One of which they can't be
+    told starts all the same."""
 
     async def start(self, name: str, placed: Placed) -> None:
-        neighbours.expect()
+        try:
+            neighbours.expect()
+        except OSError as error:
+            logger("controller").warning("neighbours.not_told", name=name, reason=str(error))
         await super().start(name, placed)
 
 

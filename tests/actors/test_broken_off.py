@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from actors.residents.session import SessionPerformer
+from actors.residents.talk import Talk
 from actors.stopwatch import Stopwatch
 from actors.work import Work
 from flotilla.core.actor import Fact
@@ -22,29 +23,24 @@ from flotilla.core.ledger import Recorded
 from flotilla.stores.memory import MemoryHotLog
 
 TURN = "t_1"
+NOBODY: Any = None
+"""Nothing is searched or generated here."""
 
 
 class World:
     def __init__(self) -> None:
         self.charged: list[tuple[str, str, dict[str, Any]]] = []
-        work = Work(
-            knowledge=None,  # type: ignore[arg-type]
-            model=None,  # type: ignore[arg-type]
-            clock=SystemClock(),
-            log=structlog.get_logger(),
-        )
+        work = Work(knowledge=NOBODY, model=NOBODY, clock=SystemClock(), log=structlog.get_logger())
         bills: Any = SimpleNamespace(charge=self._charge)
         self.performer = SessionPerformer(
             work, MemoryHotLog(), lambda: True, lambda work: work.close(), bills
         )
-        self.at: Any = SimpleNamespace(id=ActorId("demo", "session", "s_1"), notes=None)
+        talk = Talk()
+        self.watch = talk.watches[TURN] = Stopwatch(0.0)
+        self.at: Any = SimpleNamespace(id=ActorId("demo", "session", "s_1"), notes=talk)
 
     def _charge(self, tenant: str, key: str, **what: Any) -> None:
         self.charged.append((tenant, key, what))
-
-    @property
-    def watch(self) -> Stopwatch:
-        return self.performer._watch(self.at, TURN)  # type: ignore[reportPrivateUsage]
 
     def record(self, fact: Fact) -> None:
         self.performer.recorded(self.at, Recorded(seq=4, at=datetime.now(UTC), fact=fact))

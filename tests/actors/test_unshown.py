@@ -17,6 +17,8 @@ from flotilla.core.ids import ActorId
 from flotilla.stores.memory import MemoryHotLog
 
 AT = ActorId("demo", "session", "s_1")
+NOBODY: Any = None
+"""Nothing is searched or generated here."""
 STEP = signals.Unshown(turn="t_1", model="m@2")
 
 
@@ -41,12 +43,7 @@ def say(text: str) -> signals.Say:
 
 
 def performer(hot_log: MemoryHotLog) -> Any:
-    work = Work(
-        knowledge=None,  # type: ignore[arg-type]
-        model=None,  # type: ignore[arg-type]
-        clock=SystemClock(),
-        log=structlog.get_logger(),
-    )
+    work = Work(knowledge=NOBODY, model=NOBODY, clock=SystemClock(), log=structlog.get_logger())
     return SessionPerformer(work, hot_log, lambda: True, lambda _: None)
 
 

@@ -11,10 +11,23 @@ from flotilla.core.generation import Origin, Usage
 from tests.build import ME, World, fold
 
 
-def test_the_version_that_was_chosen_makes_the_reply_and_is_told() -> None:
+def asked() -> World:
+    """With the reply to a first message chosen, and not begun."""
     world = World().open()
     world.post()
     world.step()
+    return world
+
+
+def chosen_anew(world: World, model: str) -> None:
+    """As after a message that came to the turn."""
+    turn = world.session.turn
+    assert turn is not None and turn.started is not None
+    world.session.apply(msgspec.structs.replace(turn.started, model=model))
+
+
+def test_the_version_that_was_chosen_makes_the_reply_and_is_told() -> None:
+    world = asked()
     work = world.work
     assert isinstance(work, signals.Generate)
     assert work.prompt.model == "m@1"
@@ -36,9 +49,7 @@ def test_a_reply_stays_with_its_version_over_a_crash() -> None:
 
 def test_whoever_began_instead_is_in_the_record_before_a_word_is_shown() -> None:
     """So whoever goes on with it after a crash asks that one, and not the one that was chosen."""
-    world = World().open()
-    world.post()
-    world.step()
+    world = asked()
     turn = world.session.turn
     assert turn is not None
     said = signals.Streamed(turn=turn.id, run=turn.run, text="The", model="plain@1")
@@ -52,9 +63,7 @@ def test_whoever_began_instead_is_in_the_record_before_a_word_is_shown() -> None
 
 
 def test_no_engine_says_what_the_hot_log_would_take_for_a_claim() -> None:
-    world = World().open()
-    world.post()
-    world.step()
+    world = asked()
     turn = world.session.turn
     assert turn is not None
     for text in ("\x1eother@1", "\x1eThe", "\x1e"):
@@ -65,9 +74,7 @@ def test_no_engine_says_what_the_hot_log_would_take_for_a_claim() -> None:
 
 
 def test_whoever_has_claimed_a_reply_goes_on_with_it_though_its_host_died_before_the_record() -> None:
-    world = World().open()
-    world.post()
-    world.step()
+    world = asked()
     world.work = None
     world.session = fold(world.facts, world.limits)
     effects = world.feed(Woken(said="The", model="plain@1"))
@@ -89,9 +96,7 @@ def begin(world: World, model: str) -> list[type]:
 def test_a_claim_that_nobody_speaks_for_is_made_again_by_who_does() -> None:
     """The plain one has claimed, and then a message came to the turn, for which one was chosen anew."""
     for model, claims in (("m@1", [signals.Unshown, signals.Say]), ("plain@1", [Record, signals.Say])):
-        world = World().open()
-        world.post()
-        world.step()
+        world = asked()
         world.work = None
         world.feed(Woken(model="plain@1"))
         assert begin(world, model) == claims
@@ -100,12 +105,8 @@ def test_a_claim_that_nobody_speaks_for_is_made_again_by_who_does() -> None:
 def test_words_that_nobody_has_claimed_are_of_who_was_chosen_first() -> None:
     """A message came to the turn, another version was chosen for both; and a host that the session had left has
     shown the first one's words."""
-    world = World().open()
-    world.post()
-    world.step()
-    turn = world.session.turn
-    assert turn is not None and turn.started is not None
-    world.session.apply(msgspec.structs.replace(turn.started, model="m@2"))
+    world = asked()
+    chosen_anew(world, "m@2")
     world.work = None
     world.feed(Woken(said="The"))
     work = world.work
@@ -114,12 +115,8 @@ def test_words_that_nobody_has_claimed_are_of_who_was_chosen_first() -> None:
 
 
 def test_another_version_that_was_chosen_for_the_same_turn_claims_it() -> None:
-    world = World().open()
-    world.post()
-    world.step()
-    turn = world.session.turn
-    assert turn is not None and turn.started is not None
-    world.session.apply(msgspec.structs.replace(turn.started, model="m@2"))
+    world = asked()
+    chosen_anew(world, "m@2")
     assert begin(world, "m@2") == [signals.Unshown, signals.Say]
 
 

@@ -23,6 +23,10 @@ def mine(tmp_path: Path) -> Iterator[Seat]:
     seat.leave()
 
 
+def seats_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
 def test_nobody_is_its_own_neighbour(mine: Seat) -> None:
     assert busy_threads(mine.path) == 0
 
@@ -86,7 +90,7 @@ async def test_who_is_expected_counts_until_it_has_a_seat_of_its_own(
     neighbours.expect(tmp_path)
     assert busy_threads(mine.path) == 1
     await asyncio.sleep(0.1)
-    assert busy_threads(mine.path) == 0 and os.listdir(tmp_path) == [mine.path.name]  # noqa: PTH208
+    assert busy_threads(mine.path) == 0 and seats_in(tmp_path) == [mine.path]
 
 
 def test_cores_for_all_are_no_crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ from flotilla.stores.memory_boards import MemoryPlanBoard, MemoryTallyBoard
 from models.scripted import ScriptedModel, ScriptSettings
 from tests.actors.membership import LOG, TOKEN, Board, member
 
+FOLDER = str(Path(__file__).parent)
+"""As good as any for the files of a scripted adapter."""
 FAST = ScriptSettings(first_token_s=0.0, token_s=0.0, tick_s=0.001, tokens_median=12, tokens_spread=0.0)
 
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from flotilla.core.errors import Overloaded
 from flotilla.core.generation import Piece
-from tests.serving_runtime.replica_rig import Rig, Running, ask, made_by, plan, until, version
-
-FOLDER = str(Path(__file__).parent)
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    made = Rig()
-    yield made
-    await made.aclose()
+from tests.serving_runtime.replica_rig import FOLDER, Rig, Running, ask, made_by, plan, until, version
 
 
 class Places:
@@ -53,7 +42,9 @@ async def test_an_adapter_waits_for_a_place_and_its_base_does_not_answer_instead
     assert rig.tally("m@tuned").errors == 0
 
 
-async def test_a_place_that_another_adapter_takes_again_is_waited_for(rig: Rig) -> None:
+async def test_a_place_that_another_adapter_takes_again_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between loading it and asking for it: twice, as often as one attempt loads it."""
     only = await start(rig)
     load, stolen = only.engine.load_adapter, 0
@@ -65,7 +56,7 @@ async def test_a_place_that_another_adapter_takes_again_is_waited_for(rig: Rig) 
             stolen += 1
             await only.engine.unload_adapter(id)
 
-    only.engine.load_adapter = load_and_lose  # type: ignore[method-assign]
+    monkeypatch.setattr(only.engine, "load_adapter", load_and_lose)
     assert made_by(await rig.ask(ask(model="m@tuned"))) == "m@tuned"
     assert stolen == 2 and rig.models.fallbacks.fell_back == 0
 

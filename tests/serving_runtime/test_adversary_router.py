@@ -4,7 +4,7 @@ hangs there, callers that leave at a bad moment."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -15,13 +15,6 @@ from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.generation import Finished, Generated, Prompt
 from flotilla.core.versions import FLEET
 from tests.serving_runtime.replica_rig import FAST, Rig, ask, made_by, plan, text_of, until, version
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    made = Rig()
-    yield made
-    await made.aclose()
 
 
 async def broken_off(rig: Rig, prompt: Prompt, seen: list[Generated]) -> None:

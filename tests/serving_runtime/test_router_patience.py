@@ -1,23 +1,18 @@
-"""Who answers when a version can't or is slow: fallbacks, breakers, second tries, adapters, shadows."""
+"""Who answers when a version can't or is slow: fallbacks, breakers, second tries."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from time import perf_counter
 
 import msgspec
 import pytest
 
-from actors.serving import shadow
 from actors.serving.counting import RECENT_MAX, HedgeBudget, Recent
-from actors.serving.shadow import similarity
 from actors.serving.sight import Replicas
 from actors.serving.single import OneModel
 from flotilla.core.errors import (
-    AdapterMissing,
     FlotillaError,
     Misconfigured,
     NotFound,
@@ -25,21 +20,12 @@ from flotilla.core.errors import (
     Unavailable,
 )
 from flotilla.core.generation import Origin, Piece
-from flotilla.core.tallies import SHADOW
 from flotilla.core.versions import FLEET, Canary
 from models.scripted import ScriptedModel
-from tests.serving_runtime.replica_rig import FAST, Rig, Running, ask, made_by, plan, text_of, until, version
+from tests.serving_runtime.replica_rig import FAST, FOLDER, Rig, ask, made_by, plan, text_of, until, version
 
 SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}}}'
-FOLDER = str(Path(__file__).parent)
 SPARES = (plan("big@1"), plan("small@1"))
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    made = Rig()
-    yield made
-    await made.aclose()
 
 
 # -- fallbacks
@@ -236,139 +222,6 @@ def test_the_slowest_twentieth_of_recent_replies() -> None:
     for _ in range(RECENT_MAX):
         recent.add(500.0)
     assert recent.p95() == 500.0
-
-
-# -- adapters
-
-
-async def start_with_adapter(rig: Rig, replicas: int = 3) -> list[Running]:
-    tuned = version("m@tuned", base="m@1", adapter=FOLDER)
-    await rig.publish(plan("m@1", tuned))
-    return await rig.start("m@1", replicas)
-
-
-async def test_an_adapter_is_loaded_once_and_asked_for_where_it_is(rig: Rig) -> None:
-    replicas = await start_with_adapter(rig)
-    for n in range(12):
-        parts = await rig.ask(ask(conversation=f"c{n}", model="m@tuned"))
-        assert made_by(parts) == "m@tuned"
-        if n == 6:
-            await rig.look()  # the beats say it
-            rig.clock.shift_s = 10.0
-    assert [running.loads for running in replicas].count(1) == 1
-    assert [bool(running.asked) for running in replicas].count(True) == 1
-    assert {prompt.adapter for running in replicas for prompt in running.asked} == {"m@tuned"}
-    assert rig.tally("m@tuned").replies == 12
-
-
-async def test_an_adapter_that_had_to_go_is_loaded_again(rig: Rig) -> None:
-    (only,) = await start_with_adapter(rig, 1)
-    await rig.ask(ask(model="m@tuned"))
-    await only.replica.weights.unload_adapter("m@tuned")
-    assert made_by(await rig.ask(ask(model="m@tuned"))) == "m@tuned"
-    assert only.loads == 2 and rig.tally("m@tuned").errors == 0
-
-
-async def test_an_adapter_that_never_stays_is_unavailable(rig: Rig) -> None:
-    (only,) = await start_with_adapter(rig, 1)
-    only.broken = AdapterMissing("Gone again.")
-    reply = asyncio.create_task(rig.ask(ask(model="m@tuned", tenant=FLEET)))
-    await until(lambda: len(only.asked) >= 4)  # it may come to stay
-    rig.clock.shift_s = 31.0
-    with pytest.raises(AdapterMissing):
-        await reply
-
-
-async def test_an_adapter_that_does_not_fit_costs_its_base_nothing(rig: Rig) -> None:
-    misfit = version("m@misfit", base="m@1", adapter="/nowhere")
-    await rig.publish(plan("m@1", misfit))
-    replicas = await rig.start("m@1", 2)
-    for n in range(20):
-        assert made_by(await rig.ask(ask(conversation=f"c{n}", model="m@misfit"))) == "m@1"
-    assert (
-        sum(running.loads for running in replicas) == 5 == rig.tally("m@misfit").errors
-    )  # then its breaker opened
-    assert len(rig.models.balance.serving(version("m@1"))) == 2
-    with pytest.raises(FlotillaError):
-        await rig.ask(ask(model="m@misfit", tenant=FLEET))
-
-
-async def test_a_hot_adapter_gets_a_second_replica(rig: Rig) -> None:
-    replicas = await start_with_adapter(rig)
-    await rig.ask(ask(model="m@tuned"))
-    home = next(running for running in replicas if running.asked)
-    home.extra = {"queued_tokens": 50_000.0}
-    await rig.look()
-    await rig.ask(ask(model="m@tuned", conversation="other"))
-    assert sum(running.loads for running in replicas) == 2
-
-
-# -- shadows
-
-
-async def shadowed(rig: Rig, share: float = 1.0) -> tuple[Running, Running]:
-    await rig.publish(plan("m@1", "m@2", candidate="m@2", shadow=share))
-    (old,) = await rig.start("m@1")
-    (new,) = await rig.start("m@2", settings=msgspec.structs.replace(FAST, seed=7))
-    return old, new
-
-
-async def test_a_shadow_is_compared_and_never_sent(rig: Rig) -> None:
-    old, new = await shadowed(rig)
-    alone = text_of([part async for part in old.engine.generate(ask("Hello"))])
-    other = text_of([part async for part in new.engine.generate(ask("Hello"))])
-    assert alone != other
-    parts = await rig.ask("Hello")
-    assert text_of(parts) == alone and made_by(parts) == "m@1"
-    await until(lambda: rig.tally(SHADOW + "m@2").judged == 1)
-    seen = rig.tally(SHADOW + "m@2")
-    assert seen.replies == 1 and seen.running == 0 and seen.tokens == 12
-    assert seen.quality == pytest.approx(similarity(alone, other))
-    assert rig.tally("m@2").replies == 0 and rig.tally("m@1").replies == 1
-
-
-async def test_a_shadow_that_fails_is_counted_and_nobody_notices(rig: Rig) -> None:
-    _, new = await shadowed(rig)
-    new.broken = FlotillaError("A bug of the new engine.")
-    assert made_by(await rig.ask("Hello")) == "m@1"
-    await until(lambda: rig.tally(SHADOW + "m@2").errors == 1)
-    assert rig.tally("m@2").errors == rig.tally("m@1").errors == 0
-    await rig.gone(new)
-    assert made_by(await rig.ask("Hello")) == "m@1"
-    await until(lambda: rig.tally(SHADOW + "m@2").errors == 2)
-
-
-async def test_shadows_are_few_at_once_and_delay_nobody(rig: Rig) -> None:
-    _, new = await shadowed(rig)
-    new.hold_after = 0
-    for n in range(10):
-        assert made_by(await rig.ask(ask(conversation=f"c{n}"))) == "m@1"
-    await until(lambda: len(new.asked) == shadow.AT_ONCE_MAX)
-    assert rig.models.shadow.dropped == 10 - shadow.AT_ONCE_MAX
-    await rig.models.close()
-    assert rig.tally(SHADOW + "m@2").running == 0
-
-
-async def test_only_whole_plain_replies_of_customers_are_shadowed(rig: Rig) -> None:
-    _, new = await shadowed(rig)
-    for prompt in (ask(said="Once"), ask(schema=SCHEMA), ask(tenant=FLEET), ask(model="m@2")):
-        await rig.ask(prompt)
-    assert not rig.models.shadow._tasks and len(new.asked) == 1
-
-
-async def test_the_share_of_shadows_is_drawn(rig: Rig) -> None:
-    await shadowed(rig, share=0.3)
-    route = rig.models.catalogue.route("m")
-    drawn = [rig.models.shadow.draws(route, version("m@1"), ask()) for _ in range(1000)]
-    assert 0.25 < sum(drawn) / 1000 < 0.35
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [("", "", 1.0), ("a b", "", 0.0), ("A fee of $25.", "a FEE of 25", 1.0), ("a b c d", "a b", 2 / 3)],
-)
-def test_similar_texts_share_words(one: str, other: str, expected: float) -> None:
-    assert similarity(one, other) == similarity(other, one) == pytest.approx(expected)
 
 
 # -- what swaps see, and a lone model

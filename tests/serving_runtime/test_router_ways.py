@@ -22,13 +22,6 @@ from tests.serving_runtime.replica_rig import FAST, Rig, ask, made_by, plan, tex
 SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
 
 
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    made = Rig()
-    yield made
-    await made.aclose()
-
-
 # -- which version
 
 
