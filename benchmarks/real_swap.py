@@ -138,8 +138,22 @@ def _all(talk: Talk, spans: Spans) -> list[Result]:
     ]
     before = {"steady": "steady", "in_place": "steady_2", "in_place_again": "steady_2"}
     for name, span in spans.items():
+        print(_slowest_second(name, talk.between(*span), span[0]))
         results += _part(name, talk.between(*span), talk.between(*spans[before.get(name, "steady")]), span)
     return results
+
+
+def _slowest_second(name: str, said: Sequence[Said], began: float) -> str:
+    """Whether a percentile is that of the whole part, or of one moment in it."""
+    seconds: dict[int, list[Said]] = {}
+    for one in said:
+        seconds.setdefault(int(one.at - began), []).append(one)
+    worst = max(seconds, key=lambda second: max(firsts(seconds[second]), default=0.0), default=None)
+    if worst is None:
+        return f"{name}: nobody asked"
+    others = [one for second, asked in seconds.items() if second != worst for one in asked]
+    slowest = max(firsts(seconds[worst]), default=float("nan"))
+    return f"{name}: second {worst} was the slowest, {slowest:.0f} ms; p99 of the others {_p99(firsts(others)):.0f} ms"
 
 
 def _part(name: str, said: Sequence[Said], steady: Sequence[Said], span: tuple[float, float]) -> list[Result]:
