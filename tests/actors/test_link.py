@@ -16,6 +16,7 @@ from actors.link import Link, Links, Listener, connect
 from actors.wire import Op
 from flotilla.core.errors import FlotillaError, LimitReached, NotFound, Unavailable
 from flotilla.core.limits import LIMITS
+from tests.timing import PATIENCE_S, until
 
 TOKEN = "secret"
 WINDOW = LIMITS.link_window_items
@@ -87,13 +88,6 @@ async def link(address: str) -> AsyncIterator[Link]:
     opened = await connect(address, TOKEN)
     yield opened
     await opened.aclose()
-
-
-async def until(condition) -> None:
-    """Lets the loop turn; the test's own timeout bounds it."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(link: Link) -> None:
@@ -269,7 +263,7 @@ async def speak(address: str, *frames: bytes) -> bytes | None:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"".join(frames))
     try:
-        return await asyncio.wait_for(reader.read(100), 1.0)
+        return await asyncio.wait_for(reader.read(100), PATIENCE_S)
     except ConnectionError:
         return b""
     except TimeoutError:

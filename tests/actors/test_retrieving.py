@@ -69,4 +69,4 @@ async def test_what_was_asked_for_is_not_lost_at_a_host_that_knows_no_model_yet(
 async def test_an_agent_without_a_collection_searches_nothing_and_has_its_version_chosen() -> None:
     found = await retrieved(Chooser())
     assert isinstance(found, signals.Found)
-    assert found.hits == () and found.model == "m@1" and found.retrieval_ms < 50
+    assert found.hits == () and found.model == "m@1"

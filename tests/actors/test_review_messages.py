@@ -15,6 +15,7 @@ from flotilla.core.journal import Append
 from flotilla.core.reminders import Reminder
 from tests.actors.cluster import Cluster
 from tests.actors.probes import Act, Probe, ProbePerformer, See, Toiled, probed
+from tests.timing import AT_ONCE_S
 
 pytestmark = pytest.mark.timeout(15)
 
@@ -236,7 +237,7 @@ async def test_a_reminder_that_has_fired_already_is_let_go_at_once(cluster: Clus
     )
     due = effects.Due(name="tea", at=now)
     await cluster.fleet.due(id, due)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(AT_ONCE_S):
         await cluster.fleet.due(id, due)
     assert await probe(cluster).ask(See()) == ["due tea"]
     assert host.runtime.kinds.of("probe").counts["passivations"] <= 1

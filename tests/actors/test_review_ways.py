@@ -24,6 +24,7 @@ from tests.actors.cluster import Cluster
 from tests.actors.kinds import Clerk, Note, Read, Toil
 from tests.actors.probes import Act, Probe, ProbePerformer, See, probed
 from tests.actors.sinks import Got
+from tests.timing import AT_ONCE_S
 
 pytestmark = pytest.mark.timeout(15)
 
@@ -117,7 +118,7 @@ async def test_a_host_that_its_neighbour_takes_for_alive_is_replaced_at_once(clu
     await roster.refresh()
     await cluster._listeners["b"].aclose()
     cluster._listeners["b"]._server = None
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(AT_ONCE_S):
         assert await fleet.ask(id, Act(what="note")) == 1
     assert id in cluster.hosts["a"].active
     await links.aclose()
@@ -126,7 +127,7 @@ async def test_a_host_that_its_neighbour_takes_for_alive_is_replaced_at_once(clu
 async def test_a_stream_is_sent_on_to_the_actors_home(cluster: Cluster) -> None:
     links, roster, fleet, id = await moved_to_b(cluster)
     roster._members["host"] = list(cluster.members.values())
-    async with asyncio.timeout(3), aclosing(fleet.stream(id, Act(what="note"))) as items:
+    async with asyncio.timeout(AT_ONCE_S), aclosing(fleet.stream(id, Act(what="note"))) as items:
         assert [item async for item in items] == [1]
     assert set(cluster.hosts["b"].active) == {id} and not cluster.hosts["a"].active
     await links.aclose()

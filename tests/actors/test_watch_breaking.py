@@ -22,6 +22,7 @@ from flotilla.views import events
 from flotilla.views.events import Frame
 from tests.actors.sinks import Got
 from tests.actors.test_follower import Socket
+from tests.timing import until
 
 ACTOR = ActorId("t", "session", "s")
 OPENED = b'1\n{"seq":1,"type":"session.opened","data":{}}'
@@ -91,12 +92,6 @@ async def watching(road: Road) -> tuple[Watch, Viewer]:
     watch.start()
     await until(lambda: road.sinks or viewer.errors)
     return watch, viewer
-
-
-async def until(true: Any) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0)
 
 
 @pytest.fixture(autouse=True)

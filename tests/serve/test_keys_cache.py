@@ -26,6 +26,7 @@ from serve.settings import Settings
 from tests.serve.conftest import OPERATOR_KEY, SETTINGS, TENANT_KEY
 from tests.serve.guarding import MemoryGuards
 from tests.serve.test_rates import Hands, Said
+from tests.timing import until
 
 
 class Store(MemoryApiKeys):
@@ -66,12 +67,6 @@ class World:
         key = IssuedKey(id=id, tenant="t", shown=new.shown, digest=new.digest, **fields)
         await self.store.create(key)
         return new
-
-
-async def until(true: Any, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def refused(keys: Keys, credential: str) -> str:
@@ -275,7 +270,7 @@ async def test_over_a_real_valkey_a_revocation_is_heard_within_a_second_also_aft
         await here.tell_revoked("dev")
     valkey_store.start()
     turning = asyncio.create_task(_turn(w.clock))
-    await until(lambda: there.hears, 10.0)
+    await until(lambda: there.hears)
     there.watch(Principal(tenant="t", key="dev"), lambda _: gone.append(time.monotonic()))
     await here.tell_revoked("dev")
     await until(lambda: len(gone) == 2)

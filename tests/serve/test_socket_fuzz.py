@@ -8,7 +8,7 @@ import json
 import os
 import socket as sockets_of_the_system
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,12 +25,12 @@ from serve.sockets.protocol import SocketProtocol
 from tests.actors.cluster import FAST, Cluster
 from tests.serve import wild_frames as wild
 from tests.serve.conftest import Doors
+from tests.timing import PATIENCE_S, until
 
 CASES = int(os.environ.get("FLOTILLA_FUZZ_CASES", "150"))
 SEED = int(os.environ.get("FLOTILLA_FUZZ_SEED", "0"))
 SESSION = "s_fuzz"
 PATH = f"/v1/sessions/{SESSION}/ws"
-PATIENCE_S = 5.0
 STATUSES = {101, 400, 404, 405, 414, 426, 431, 505}
 CODES = {1000, 1002, 1003, 1007, 1008, 1009, 1013, 4401, 4422}
 quickly = settings(
@@ -185,12 +185,6 @@ def _linger(writer: asyncio.StreamWriter, seconds: int) -> None:
     raw.setsockopt(
         sockets_of_the_system.SOL_SOCKET, sockets_of_the_system.SO_LINGER, struct.pack("ii", 1, seconds)
     )
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():
-            await asyncio.sleep(0.0005)
 
 
 def check_answer(answer: bytes) -> list[dict[str, Any]]:

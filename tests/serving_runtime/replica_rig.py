@@ -208,10 +208,3 @@ def made_by(parts: Sequence[Generated]) -> str:
     end = parts[-1]
     assert isinstance(end, Finished)
     return end.model
-
-
-async def until(holds: Any, patience_s: float = 5.0) -> None:
-    """Returns once `holds()`, which other tasks make so; fails after `patience_s`."""
-    async with asyncio.timeout(patience_s):
-        while not holds():
-            await asyncio.sleep(0.001)

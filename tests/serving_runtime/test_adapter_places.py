@@ -9,7 +9,8 @@ import pytest
 
 from flotilla.core.errors import Overloaded
 from flotilla.core.generation import Piece
-from tests.serving_runtime.replica_rig import FOLDER, Rig, Running, ask, made_by, plan, until, version
+from tests.serving_runtime.replica_rig import FOLDER, Rig, Running, ask, made_by, plan, version
+from tests.timing import until
 
 
 class Places:

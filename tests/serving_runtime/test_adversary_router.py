@@ -14,7 +14,8 @@ from actors.serving.attempts import Attempt
 from flotilla.core.errors import NotFound, Unavailable
 from flotilla.core.generation import Finished, Generated, Prompt
 from flotilla.core.versions import FLEET
-from tests.serving_runtime.replica_rig import FAST, Rig, ask, made_by, plan, text_of, until, version
+from tests.serving_runtime.replica_rig import FAST, Rig, ask, made_by, plan, text_of, version
+from tests.timing import until
 
 
 async def broken_off(rig: Rig, prompt: Prompt, seen: list[Generated]) -> None:

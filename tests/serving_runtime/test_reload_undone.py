@@ -13,7 +13,8 @@ from actors.serving.swap_needs import SwapNeeds
 from flotilla.core.swap_facts import Do
 from flotilla.core.swap_orders import SwapOrder
 from tests.actors.membership import LOG
-from tests.serving_runtime.replica_rig import Rig, Running, until, version
+from tests.serving_runtime.replica_rig import Rig, Running, version
+from tests.timing import until
 
 NEW, OLD = version("m@2"), version("m@1")
 

@@ -11,7 +11,8 @@ from flotilla.core.errors import (
     FlotillaError,
 )
 from flotilla.core.versions import FLEET
-from tests.serving_runtime.replica_rig import FOLDER, Rig, Running, ask, made_by, plan, until, version
+from tests.serving_runtime.replica_rig import FOLDER, Rig, Running, ask, made_by, plan, version
+from tests.timing import until
 
 
 async def start_with_adapter(rig: Rig, replicas: int = 3) -> list[Running]:

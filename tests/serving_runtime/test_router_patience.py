@@ -22,7 +22,8 @@ from flotilla.core.errors import (
 from flotilla.core.generation import Origin, Piece
 from flotilla.core.versions import FLEET, Canary
 from models.scripted import ScriptedModel
-from tests.serving_runtime.replica_rig import FAST, FOLDER, Rig, ask, made_by, plan, text_of, until, version
+from tests.serving_runtime.replica_rig import FAST, FOLDER, Rig, ask, made_by, plan, text_of, version
+from tests.timing import until
 
 SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}}}'
 SPARES = (plan("big@1"), plan("small@1"))
@@ -174,7 +175,7 @@ async def test_a_second_replica_is_asked_when_the_first_is_unusually_slow(rig: R
     home.hold_after, before = 0, len(other.asked)
     began = perf_counter()
     assert made_by(await rig.ask(ask("Slow", conversation="c"))) == "m@1"
-    assert 0.1 <= perf_counter() - began < 3.0
+    assert perf_counter() - began >= 0.1
     assert len(other.asked) == before + 1 and rig.models.replies.hedges.hedged == 1
     await until(lambda: all(not peer._work for peer in home.listener.peers))  # the loser was cancelled
     assert rig.tally("m@1").errors == 0

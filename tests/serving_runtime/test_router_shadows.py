@@ -12,7 +12,8 @@ from flotilla.core.errors import (
 )
 from flotilla.core.tallies import SHADOW
 from flotilla.core.versions import FLEET
-from tests.serving_runtime.replica_rig import FAST, Rig, Running, ask, made_by, plan, text_of, until, version
+from tests.serving_runtime.replica_rig import FAST, Rig, Running, ask, made_by, plan, text_of, version
+from tests.timing import until
 
 SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}}}'
 

@@ -17,7 +17,8 @@ from flotilla.core.errors import NotFound, OtherVersion, Refused, Unavailable
 from flotilla.core.generation import ChatMessage, EngineLoad, Finished, Generated, Origin, Piece, Prompt
 from flotilla.core.policy.affinity import Affinity
 from flotilla.core.versions import FLEET, Canary, Plan
-from tests.serving_runtime.replica_rig import FAST, Rig, ask, made_by, plan, text_of, until, version
+from tests.serving_runtime.replica_rig import FAST, Rig, ask, made_by, plan, text_of, version
+from tests.timing import until, within
 
 SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
 
@@ -282,9 +283,8 @@ async def test_a_replica_that_is_lost_before_a_word_is_followed_by_another_at_on
     parts = await reply
     assert text_of(parts) and made_by(parts) == "m@1" and len(other.asked) == 1
     assert rig.roster.suspects(home.member()) and rig.tally("m@1").errors == 1
-    began = perf_counter()
     await rig.ask(ask("Once more", conversation="c"))
-    assert perf_counter() - began < 1.0 and len(other.asked) == 2
+    assert len(other.asked) == 2 and rig.tally("m@1").errors == 1  # the dead one was not tried again
 
 
 async def test_a_reply_that_breaks_off_goes_on_without_a_gap_at_another(rig: Rig) -> None:
@@ -349,12 +349,16 @@ async def test_a_structured_reply_is_made_again_and_nobody_sees_the_broken_one(r
 async def test_cancelling_reaches_the_replica(rig: Rig) -> None:
     await rig.publish(plan("m@1"))
     (only,) = await rig.start("m@1", settings=msgspec.structs.replace(FAST, token_s=0.05, tokens_median=200))
-    async with aclosing(rig.models.generate(ask())) as parts:
-        assert isinstance(await anext(parts), Piece)
-        assert only.engine.unfinished == rig.tally("m@1").running == 1
-    began = perf_counter()
-    await until(lambda: not only.engine.unfinished)
-    assert perf_counter() - began < 0.05
+
+    async def cancel() -> float:
+        async with aclosing(rig.models.generate(ask())) as parts:
+            assert isinstance(await anext(parts), Piece)
+            assert only.engine.unfinished == rig.tally("m@1").running == 1
+        closed_at = perf_counter()
+        await until(lambda: not only.engine.unfinished)
+        return perf_counter() - closed_at
+
+    await within(0.05, cancel)
     assert rig.tally("m@1").running == 0 and rig.tally("m@1").errors == 0
 
 
