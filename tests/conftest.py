@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from models.paged import VllmModel
 from models.settings import EngineSettings
 from models.weights import prepare
 from tests.fleet import ROOT, TestFleet
+
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # an example that takes long says how busy the machine is
 
 
 @pytest.fixture(scope="session")

@@ -509,7 +509,7 @@ async def test_a_delivery_that_ends_though_cancelled_starts_no_other() -> None:
     assert len(started) == len(stage.told) == bounds.DELIVERIES_MAX
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_each_due_time_is_answered_once(seed: int) -> None:
     asyncio.run(_misfortunes(random.Random(seed)))

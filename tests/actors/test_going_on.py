@@ -83,7 +83,7 @@ def end_of(parts: list[Generated]) -> Finished:
     return end
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(deaths=st.lists(st.integers(0, 6), max_size=6), seed=st.integers(0, 99), cut=st.integers(0, 9))
 async def test_whenever_its_replicas_die_the_reply_is_the_same(
     deaths: list[int], seed: int, cut: int

@@ -33,7 +33,7 @@ def test_without_hosts_nobody_owns_an_actor() -> None:
     assert placement.owner(ACTORS[0], []) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=6, unique=True), st.randoms())
 def test_the_answer_does_not_depend_on_the_order_or_the_life_of_hosts(names: list[str], chance) -> None:
     members = hosts(*names)
@@ -57,7 +57,7 @@ def test_hosts_of_one_capacity_own_equal_shares() -> None:
     assert all(850 < share < 1150 for share in shares.values()) and len(shares) == 4
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 8))
 def test_a_new_host_takes_its_share_and_moves_nothing_else(n: int) -> None:
     before = owners(hosts(*(f"h-{i}" for i in range(n))))
@@ -68,7 +68,7 @@ def test_a_new_host_takes_its_share_and_moves_nothing_else(n: int) -> None:
     assert 0.8 * share < len(moved) < 1.2 * share
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(2, 6), st.data())
 def test_a_host_that_goes_moves_only_what_was_its_own(n: int, data: st.DataObject) -> None:
     names = [f"h-{i}" for i in range(n)]
@@ -110,7 +110,7 @@ def test_at_most_a_tenth_more_than_the_fair_share_moves_with_one_host(capacities
 # -- exceptions
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_pins_win_while_their_host_is_up_and_touch_nobody_else(data: st.DataObject) -> None:
     members = hosts("a", "b", "c", "d")

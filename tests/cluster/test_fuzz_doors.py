@@ -132,7 +132,6 @@ def test_no_bytes_break_the_socket_of_a_gateway(fleet: TestFleet) -> None:
         @seed(SEED)
         @settings(
             max_examples=CASES or 40,
-            deadline=None,
             database=None,
             suppress_health_check=[
                 HealthCheck.too_slow,

@@ -36,7 +36,7 @@ async def test_text_of_any_letters_joins_in_order(hot_log: HotLog) -> None:
     assert (await hot_log.read(id, "t_1")).text == "".join(ODD)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=6))
 async def test_any_text_joins_in_memory(pieces: list[str]) -> None:
     log, id = MemoryHotLog(), actor()

@@ -77,7 +77,7 @@ async def test_slots_of_a_holder_that_is_silent_are_free_again(
     await client.aclose()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     burst=st.integers(1, 50),
     every_s=st.sampled_from([60.0, 61.7, 100.0]),

@@ -168,7 +168,7 @@ schemas = st.recursive(
 
 
 @given(schema=schemas, seed=st.binary(max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_the_schema_an_instance_fits(schema: Any, seed: bytes) -> None:
     root = {"allOf": [schema]} if schema is True else schema
     jsonschema.validate(instance(root, seed), root)

@@ -57,13 +57,13 @@ def check(found: tuple[Citation, ...], reply: str, texts: dict[str, str]) -> Non
     assert 0.0 <= citations.support(reply, found) <= 1.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT, st.lists(TEXT, max_size=4))
 def test_quotes_are_verbatim_and_spans_in_order_for_any_text(reply: str, texts: list[str]) -> None:
     check(cited(reply, *texts), reply, {f"doc#{n}": text for n, text in enumerate(texts)})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(TEXT, min_size=1, max_size=4), st.data())
 def test_quotes_are_verbatim_where_a_reply_copies_passages(texts: list[str], data: st.DataObject) -> None:
     parts = []

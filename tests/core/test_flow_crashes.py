@@ -113,7 +113,7 @@ def test_a_plan_ends_the_same_wherever_a_host_dies(keyed: bool) -> None:
         assert not keyed or keys(world) == keys(WHOLE), "with keys, each effect is there once"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sets(st.integers(1, 120), max_size=12), st.lists(st.integers(0, 3), max_size=60))
 def test_a_plan_ends_the_same_however_often_hosts_die_and_whatever_comes_first(
     deaths: set[int], choices: list[int]
@@ -303,7 +303,7 @@ def test_who_comes_back_and_leaves_again_leaves_nothing_behind() -> None:
 MOVES = st.lists(st.sampled_from(["step", "step", "step", "die", "leave", "ask"]), max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MOVES, st.lists(st.integers(0, 3), min_size=40, max_size=40))
 def test_whatever_happens_every_call_has_an_outcome_and_every_key_one_effect(
     moves: list[str], choices: list[int]

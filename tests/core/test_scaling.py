@@ -209,7 +209,7 @@ def test_a_host_that_never_found_a_place_is_given_up_and_not_wanted_any_more() -
 # -- two of them
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(["calm", "hot", "cold", "kill", "lose", "drain", "skip"]), max_size=12),
     st.randoms(use_true_random=False),

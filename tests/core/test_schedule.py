@@ -143,7 +143,7 @@ FIXED = {
 }
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(sorted(OFTEN)), ZONE_AND_TIME)
 def test_every_so_often_is_whenever_the_clock_shows_it(
     expression: str, zone_and_time: tuple[str, datetime]
@@ -158,7 +158,7 @@ def test_every_so_often_is_whenever_the_clock_shows_it(
     assert found == shown_by_clock
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(sorted(FIXED)), ZONE_AND_TIME)
 def test_a_fixed_time_comes_once_each_day_that_has_it(
     expression: str, zone_and_time: tuple[str, datetime]
@@ -206,7 +206,6 @@ REPEATS = (
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(REPEATS, TIMES | near_a_change("Europe/Berlin"))
 def test_each_missed_time_comes_late_in_order(repeat: Repeat, due: datetime) -> None:
     reminder = Reminder(name="r", due=due, repeat=repeat, all_missed=True)
@@ -216,7 +215,6 @@ def test_each_missed_time_comes_late_in_order(repeat: Repeat, due: datetime) -> 
     assert (next.name, next.repeat, next.all_missed) == ("r", repeat, True)
 
 
-@settings(deadline=None)
 @given(
     REPEATS, TIMES | near_a_change("Europe/Berlin"), st.floats(-3, 3).map(lambda days: timedelta(days=days))
 )
@@ -289,7 +287,7 @@ CRON_TEXT = st.lists(st.text("*/,-L#W0123456789", min_size=1, max_size=6), min_s
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CRON_TEXT, ZONES)
 def test_any_expression_is_either_refused_or_comes(expression: str, zone: str) -> None:
     remind = Remind(name="r", repeat=Cron(expression=expression, zone=zone))

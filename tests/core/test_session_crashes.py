@@ -60,7 +60,7 @@ def test_a_turn_completes_once_wherever_its_host_dies(reply: str, text: str) -> 
         assert len(world.accepted()) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.integers(0, 30)), st.sampled_from(list(REPLIES.values())))
 def test_a_turn_completes_once_however_often_its_hosts_die(deaths: set[int], reply: str) -> None:
     world = World(reply=reply)

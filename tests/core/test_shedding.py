@@ -168,7 +168,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(STEPS)
 def test_the_books_balance_and_the_bound_holds(steps: list[tuple[str, str | float]]) -> None:
     shedding, inside, limit = Shedding({"q": TARGET_S}), Counter[str](), 0.0

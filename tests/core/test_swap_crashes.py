@@ -94,7 +94,7 @@ def test_a_swap_is_undone_wherever_its_host_dies(order: SwapOrder) -> None:
             assert world.placed() == whole.placed() and world.route == whole.route
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sets(st.integers(0, 60), max_size=20))
 def test_a_swap_ends_the_same_however_often_its_hosts_die(deaths: set[int]) -> None:
     world = play(FULL, deaths)
@@ -178,7 +178,7 @@ def move(world: World, what: object) -> None:
             assert world.model == world.folded(), "who is refused has changed nothing"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(MOVES, max_size=60), st.sets(st.integers(0, 200), max_size=6))
 def test_whatever_happens_customers_have_a_version(moves: list[object], deaths: set[int]) -> None:
     world = World().known().begin()

@@ -46,7 +46,6 @@ class Caller:
         @seed(self.number)
         @settings(
             max_examples=cases,
-            deadline=None,
             database=None,
             suppress_health_check=[
                 HealthCheck.too_slow,

@@ -81,7 +81,7 @@ def test_calls_that_build_on_one_another_are_answered_as_the_document_says(
     following = [found for found in operations(DOCUMENT) if found.label in follows]
 
     @seed(SEED)
-    @settings(max_examples=CASES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=CASES, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.sampled_from(following), min_size=2, max_size=STEPS), st.data())
     def chain(steps: list[Any], data: st.DataObject) -> None:
         id = caller.session.post(caller.url + opener, json=body).json()["id"]

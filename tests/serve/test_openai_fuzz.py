@@ -124,7 +124,7 @@ def check(client: TestClient, path: str, body: Any) -> None:
 
 
 quietly = settings(
-    max_examples=TRIES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=TRIES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -190,7 +190,7 @@ async def test_a_long_thought_opens_the_stream_and_keeps_it_open(monkeypatch: py
     monkeypatch.setattr(
         "serve.openai_streaming.LIMITS", msgspec.structs.replace(_limits(), keep_open_every_s=0.05)
     )
-    async with serving(msgspec.structs.replace(FAST, first_token_s=0.4)) as served:
+    async with serving(msgspec.structs.replace(FAST, first_token_s=1.5)) as served:
         headers = {"Authorization": f"Bearer {TENANT_KEY}"}
         async with httpx2.AsyncClient(headers=headers) as client:
             body = {**CALL, "stream": True}

@@ -181,7 +181,7 @@ async def test_the_fast_way_never_waits() -> None:
     assert any(gate.message_now(WHO) for _ in range(2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     gateways=st.integers(1, 4),

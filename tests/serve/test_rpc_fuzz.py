@@ -37,7 +37,9 @@ STREAM_S = 2.0  # a stream that waits for events ends with its deadline
 READ_MAX = 3
 EXAMPLES = 60
 SETTINGS = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    database=None,
 )
 
 keys = st.sampled_from(

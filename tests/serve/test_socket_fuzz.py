@@ -35,7 +35,6 @@ STATUSES = {101, 400, 404, 405, 414, 426, 431, 505}
 CODES = {1000, 1002, 1003, 1007, 1008, 1009, 1013, 4401, 4422}
 quickly = settings(
     max_examples=CASES,
-    deadline=None,
     database=None,
     suppress_health_check=[
         HealthCheck.too_slow,
