@@ -34,7 +34,8 @@ class _Steps:
         self._tasks: dict[str, TaskID] = {}
 
     def begin(self, step: str) -> None:
-        self._tasks[step] = self._progress.add_task(step, total=1)
+        if step not in self._tasks:  # a check is made before Ray is started, and by whoever deploys, too
+            self._tasks[step] = self._progress.add_task(step, total=1)
 
     def end(self, step: str) -> None:
         self._progress.update(self._tasks[step], completed=1)
@@ -72,6 +73,7 @@ def up() -> None:
 
 def _start(local: Local, bind: str, port: int, grpc_port: int, steps: _Steps) -> str:
     urls = _stores(local, steps)
+    _run("serve.checks", local, raynode.wiring(local, urls, ""), steps)
     with steps.step("Ray"):
         ray_address = raynode.start_head(local, bind=bind)
     address = f"http://{bind}:{port}"
@@ -84,7 +86,7 @@ def _start(local: Local, bind: str, port: int, grpc_port: int, steps: _Steps) ->
         embedded_valkey="REDIS_URL" not in os.environ,
     )
     local.remember(run)
-    _deploy(local, urls, ray_address, steps)
+    _run("serve.deploy", local, raynode.wiring(local, urls, ray_address), steps)
     client = Client(address)
     with steps.step("everything answers (/readyz)"):
         _wait_ready(client, local)
@@ -108,11 +110,12 @@ def _stores(local: Local, steps: _Steps) -> dict[str, str]:
     return urls
 
 
-def _deploy(local: Local, urls: dict[str, str], ray_address: str, steps: _Steps) -> None:
-    environment = raynode.environment(local) | raynode.wiring(local, urls, ray_address)
+def _run(module: str, local: Local, wiring: dict[str, str], steps: _Steps) -> None:
+    """One that says its steps (`serve.steps`)."""
+    environment = raynode.environment(local) | wiring
     log = local.logs / "deploy.log"
     with log.open("wb") as errors:
-        command = [sys.executable, "-m", "serve.deploy"]
+        command = [sys.executable, "-m", module]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None
         for line in process.stdout:

@@ -30,6 +30,7 @@ def failed_up(fleet: TestFleet, **settings: str) -> str:
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "→" in done.stderr, "the error names the next move"
     assert not list(fleet.local.processes()) and not fleet.local.servers()
+    assert not (fleet.local.logs / "ray-start.log").exists(), "told before Ray is started"
     return done.stderr
 
 
