@@ -66,7 +66,7 @@ class OwnFleet:
         shared = ROOT / ".flotilla" / "cache"
         shared.mkdir(parents=True, exist_ok=True)
         (self.home / "cache").symlink_to(shared)
-        self.flotilla("up")
+        self.flotilla("up", "--no-docs")  # to embed them takes as long as all else
         return self
 
     def down(self) -> None:

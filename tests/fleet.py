@@ -30,6 +30,7 @@ BANK = [
         "We credit the amount for the time of the investigation, which takes up to ten working days.",
     },
 ]
+KINDS = "examples.counter,examples.dedicated,examples.ticket"
 QUESTION = "How much does the Gold Card cost a year?"
 
 
@@ -66,4 +67,4 @@ def join(events: list[dict[str, Any]]) -> str:
     return text
 
 
-__all__ = ["BANK", "QUESTION", "ROOT", "TestFleet", "join", "receive"]
+__all__ = ["BANK", "KINDS", "QUESTION", "ROOT", "TestFleet", "join", "receive"]

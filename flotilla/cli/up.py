@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+import typer
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from flotilla.cli import knowledge, raynode
@@ -47,7 +49,9 @@ class _Steps:
         self.end(name)
 
 
-def up() -> None:
+def up(
+    *, docs: Annotated[bool, typer.Option(help="Let it know Flotilla's own documents, too.")] = True
+) -> None:
     """Start a fleet on this machine: embedded PostgreSQL and Valkey, Ray, a gateway, a host, a model."""
     began, local = time.monotonic(), Local()
     if (run := local.run) and _is_ready(run):
@@ -64,7 +68,10 @@ def up() -> None:
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console) as progress:
-            address = _start(local, bind, port, grpc_port, _Steps(progress))
+            steps = _Steps(progress)
+            address = _start(local, bind, port, grpc_port, steps)
+            if docs:
+                _load_docs(Client(address), steps)
     except BaseException:  # also when a person presses Ctrl-C: half a fleet is no use
         local.stop()
         raise
@@ -87,11 +94,8 @@ def _start(local: Local, bind: str, port: int, grpc_port: int, steps: _Steps) ->
     )
     local.remember(run)
     _run("serve.deploy", local, raynode.wiring(local, urls, ray_address), steps)
-    client = Client(address)
     with steps.step("everything answers (/readyz)"):
-        _wait_ready(client, local)
-    with steps.step("Flotilla's own documents, so that it can answer questions about itself"):
-        _load_docs(client)
+        _wait_ready(Client(address), local)
     return address
 
 
@@ -170,11 +174,12 @@ def _wait_ready(client: Client, local: Local) -> None:
     raise Unavailable(f"The fleet is not ready: {said}", next=f"See the logs in {raynode.logs(local)}.")
 
 
-def _load_docs(client: Client) -> None:
+def _load_docs(client: Client, steps: _Steps) -> None:
     root = Path(__file__).parents[2]
-    for path in (root / name for name in DOCS):
-        if path.exists():
-            knowledge.load(client, FLOTILLA.collection, path)
+    with steps.step("Flotilla's own documents, so that it can answer questions about itself"):
+        for path in (root / name for name in DOCS):
+            if path.exists():
+                knowledge.load(client, FLOTILLA.collection, path)
 
 
 def _check_disk(local: Local) -> None:

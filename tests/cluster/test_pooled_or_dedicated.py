@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import psutil
 import pytest
@@ -18,30 +18,20 @@ from flotilla.core.ids import new_id
 from flotilla.views import events
 from serve.doors import Doors
 from serve.settings import read_settings
-from tests.fleet import TestFleet
+from tests.fleet import KINDS, TestFleet
 
-KINDS = "examples.counter,examples.dedicated,examples.ticket"
 PATIENCE_S = 60.0
 
 
-@pytest.fixture(scope="module")
-def kinds() -> Iterator[TestFleet]:
-    fleet = TestFleet(FLOTILLA_KINDS=KINDS)
-    try:
-        yield fleet.up()
-    finally:
-        fleet.down()
-
-
 @pytest.fixture
-async def doors(kinds: TestFleet) -> AsyncIterator[Doors]:
+async def doors(fleet: TestFleet) -> AsyncIterator[Doors]:
     settings = read_settings(
         {
-            "FLOTILLA_HOME": str(kinds.home),
-            "REDIS_URL": kinds.local.valkey.url,
-            "DATABASE_URL": kinds.local.postgres.url,
-            "FLOTILLA_TOKEN": kinds.local.secret("link"),
-            "FLOTILLA_SECRET": kinds.local.secret("visitors"),
+            "FLOTILLA_HOME": str(fleet.home),
+            "REDIS_URL": fleet.local.valkey.url,
+            "DATABASE_URL": fleet.local.postgres.url,
+            "FLOTILLA_TOKEN": fleet.local.secret("link"),
+            "FLOTILLA_SECRET": fleet.local.secret("visitors"),
             "FLOTILLA_KINDS": KINDS,
         }
     )
@@ -57,12 +47,12 @@ def ref(request: pytest.FixtureRequest, doors: Doors) -> ActorRef:
     return doors.fleet.ref(request.param, "demo", new_id("n"))
 
 
-def process_of(kinds: TestFleet, doors: Doors, ref: ActorRef) -> psutil.Process:
+def process_of(fleet: TestFleet, doors: Doors, ref: ActorRef) -> psutil.Process:
     """The one that listens where the actor lives."""
     member = doors.roster.owner(ref.id)
     assert member is not None
     port = int(member.address.rpartition(":")[2])
-    for process in kinds.local.processes():
+    for process in fleet.local.processes():
         if any(c.laddr.port == port and c.status == "LISTEN" for c in process.net_connections("tcp")):
             return process
     raise LookupError(f"Nobody listens on {member.address}.")
@@ -94,14 +84,14 @@ async def test_it_hears_what_it_is_told_and_can_be_followed(ref: ActorRef) -> No
         break
 
 
-async def test_it_outlives_its_process(kinds: TestFleet, doors: Doors, ref: ActorRef) -> None:
+async def test_it_outlives_its_process(fleet: TestFleet, doors: Doors, ref: ActorRef) -> None:
     assert await ref.ask(Add(id="1", n=7)) == 7
-    process_of(kinds, doors, ref).kill()
+    process_of(fleet, doors, ref).kill()
     assert await ref.ask(Add(id="2", n=1), timeout_s=PATIENCE_S) == 8
 
 
 async def test_a_dedicated_actor_has_a_process_to_itself_and_takes_it_along(
-    kinds: TestFleet, doors: Doors
+    fleet: TestFleet, doors: Doors
 ) -> None:
     ref = doors.fleet.ref(Alone, "demo", new_id("n"))
     assert await ref.ask(Add(id="1")) == 1
@@ -119,10 +109,10 @@ async def test_a_dedicated_actor_has_a_process_to_itself_and_takes_it_along(
     assert await ref.ask(Total()) == 1  # and its process is there again
 
 
-async def test_a_reminder_comes_though_its_host_dies_in_between(kinds: TestFleet, doors: Doors) -> None:
+async def test_a_reminder_comes_though_its_host_dies_in_between(fleet: TestFleet, doors: Doors) -> None:
     ref = doors.fleet.ref(Ticket, "demo", new_id("t"))
     assert await ref.ask(Open(answer_within_s=1.5)) == "open"
-    process_of(kinds, doors, ref).kill()
+    process_of(fleet, doors, ref).kill()
 
     async def escalated() -> bool:
         return any(stored.entry.type == "escalated" for stored in await journal.read(ref.id))

@@ -88,9 +88,13 @@ def test_a_home_that_can_not_be_written_to(stopped: TestFleet) -> None:
     assert "FLOTILLA_HOME" in said
 
 
-def test_down_stops_all_of_it_and_nothing_else(fleet: TestFleet, stopped: TestFleet) -> None:
+def test_it_knows_itself_and_down_stops_all_of_it_and_nothing_else(
+    fleet: TestFleet, stopped: TestFleet
+) -> None:
     others = {process.pid for process in fleet.local.processes()}
-    stopped.up()
+    stopped.flotilla("up")
+    known = stopped.http.get("/v1/knowledge/flotilla/documents").json()
+    assert {"README.md", "ARCHITECTURE.md", "docs/operating.md"} <= set(known["documents"])
     assert list(stopped.local.processes())
     stopped.flotilla("down")
     assert not list(stopped.local.processes()) and not stopped.local.servers()
