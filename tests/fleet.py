@@ -35,7 +35,12 @@ QUESTION = "How much does the Gold Card cost a year?"
 
 
 class TestFleet(OwnFleet):
+    """Sheds no load of a busy machine: what is shed has tests, and fleets, of its own."""
+
     __test__ = False
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__(**{"FLOTILLA_QUEUE_TARGET_S": "10", **settings})
 
     def know(self, collection: str = "bank", documents: list[dict[str, str]] = BANK) -> None:
         super().know(collection, documents)

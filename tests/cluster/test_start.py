@@ -94,7 +94,7 @@ def test_it_knows_itself_and_down_stops_all_of_it_and_nothing_else(
     others = {process.pid for process in fleet.local.processes()}
     stopped.flotilla("up")
     known = stopped.http.get("/v1/knowledge/flotilla/documents").json()
-    assert {"README.md", "ARCHITECTURE.md", "docs/operating.md"} <= set(known["documents"])
+    assert {"README.md", "ARCHITECTURE.md", "operating.md"} <= set(known["documents"])
     assert list(stopped.local.processes())
     stopped.flotilla("down")
     assert not list(stopped.local.processes()) and not stopped.local.servers()
