@@ -35,7 +35,7 @@ QUESTION = "How much does the Gold Card cost a year?"
 
 
 class TestFleet(OwnFleet):
-    """Sheds no load of a busy machine: what is shed has tests, and fleets, of its own."""
+    """Sheds nothing because the machine is busy; shedding is tested in tests/actors/test_overload.py."""
 
     __test__ = False
 

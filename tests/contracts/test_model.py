@@ -102,7 +102,7 @@ async def test_goes_on_from_any_character(model: Engine, question: str) -> None:
             again = ask(question, tokens_max=30, said=whole[:at])
             return whole[:at] + text_of(await run(model, again))
 
-    # Every third: they fall on all places of words and tokens. The last one is behind the whole.
+    # Every third of them, as each costs a reply; and behind the whole.
     cuts = [*range(0, len(whole), 3), len(whole)]
     joined = await asyncio.gather(*map(continued, cuts))
     different = {at: text for at, text in zip(cuts, joined, strict=True) if text != whole}
